@@ -1,0 +1,38 @@
+"""The command line: `mslearn data | train | experiment | build | doctor | bench`."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "data": "list the texts, or fetch them",
+    "train": "train a named recipe, such as `base`",
+    "experiment": "run a named experiment and store its result",
+    "build": "execute notebooks and generate the exercises",
+    "bench": "measure: train, learn, generate, live",
+    "doctor": "say what is wrong with this installation, and the mend",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; each lives in the module of its subject as `configure` and `command`."""
+    parser = argparse.ArgumentParser(prog="mslearn", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    argv = sys.argv[1:] if argv is None else argv
+    modules = {"train": "recipes", "experiment": "experiments"}
+    for name, text in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        if argv and argv[0] == name:  # import only what this command needs
+            module = importlib.import_module(f"mslearn.{modules.get(name, name)}")
+            module.configure(subparser)
+            subparser.set_defaults(run=module.command)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except (ValueError, OSError) as error:
+        print(f"mslearn: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
