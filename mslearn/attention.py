@@ -1,0 +1,81 @@
+"""Causal self-attention with rotary positions, normalised queries and keys, and a cache."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context half"]:
+    """Cosines and sines of position times frequency, frequencies from 1 down to 1/10000.
+
+    Source: Su et al. 2021, RoFormer, equation 15. Raises ValueError for an odd head width.
+    """
+    if head_width % 2:
+        raise ValueError(
+            f"rotary positions turn pairs, so the head width must be even, got {head_width}; "
+            "choose d_model as an even multiple of n_heads"
+        )
+    frequencies = 10000.0 ** (-torch.arange(0, head_width, 2) / head_width)
+    angles = torch.arange(context)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + width/2]) by its position's angle."""
+    cos, sin = table.to(x.dtype)[:, None, :, None, :]  # (2, T, half) -> two of (1, T, 1, half)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Cache:
+    """Keys and values of the positions seen so far, in memory allocated once."""
+
+    def __init__(
+        self, layers: int, batch: int, heads: int, context: int, width: int, like: Tensor
+    ) -> None:
+        shape = (layers, batch, heads, context, width)
+        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, H, T, D) after what is there; give back everything up to and with it."""
+        stop = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : stop] = keys
+        self.values[layer, :, :, self.length : stop] = values
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+
+class Attention(nn.Module):
+    """Every position looks at itself and the positions before it.
+
+    One packed product makes queries, keys and values; queries and keys are scaled to length
+    √width, which keeps the logits of attention bounded (Henry et al. 2020, QKNorm).
+    """
+
+    def __init__(self, d_model: int, n_heads: int, causal: bool = True) -> None:
+        super().__init__()
+        self.n_heads, self.causal = n_heads, causal
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        table: Float[Tensor, "2 time half"],
+        cache: Cache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "batch time d_model"]:
+        batch, time, d_model = x.shape
+        width = d_model // self.n_heads
+        qkv = self.qkv(x).view(batch, time, 3 * self.n_heads, width)
+        qk, v = qkv.split([2 * self.n_heads, self.n_heads], dim=2)
+        qk = rotate(F.rms_norm(qk, (width,)), table)  # queries and keys in one pass
+        q, k = qk.chunk(2, dim=2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, T, H, D) -> (B, H, T, D)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        # A single new position may see all that is cached; only longer stretches need the mask.
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and time > 1)
+        return self.out(y.transpose(1, 2).reshape(batch, time, d_model))

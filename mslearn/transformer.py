@@ -1,0 +1,132 @@
+"""The transformer: embed, mix, think, predict. Sizes in `Config`, everything else below."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mslearn.attention import Attention, Cache, rotary_table
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of a model: `context` in tokens, `d_model` in numbers per position."""
+
+    vocab_size: int
+    context: int = 256
+    n_layers: int = 6
+    n_heads: int = 6
+    d_model: int = 192
+    mlp_ratio: int = 4
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = (self.vocab_size, self.context, self.n_layers, self.n_heads, self.d_model)
+        if min(*sizes, self.mlp_ratio) < 1:
+            raise ValueError(f"every size of a model must be at least 1, got {self}")
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model must be a multiple of n_heads, got {self.d_model} and {self.n_heads}"
+            )
+
+
+class FeedForward(nn.Module):
+    """Widen, keep the positive part squared, narrow (ReLU²: So et al. 2021, Primer)."""
+
+    def __init__(self, d_model: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(d_model, hidden, bias=False)
+        self.down = nn.Linear(hidden, d_model, bias=False)
+
+    def forward(self, x: Float[Tensor, "batch time d_model"]) -> Tensor:
+        return self.down(F.relu(self.up(x)).square())
+
+
+class Block(nn.Module):
+    """Attention mixes positions, the feed-forward layer works on each; both add to the stream."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = Attention(config.d_model, config.n_heads, config.causal)
+        self.feed_forward = FeedForward(config.d_model, config.mlp_ratio * config.d_model)
+
+    def forward(self, x: Tensor, table: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.attention(normalize(x), table, cache, layer)
+        return x + self.feed_forward(normalize(x))
+
+
+def normalize(x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+    """Scale each vector to a root mean square of 1, without parameters (RMSNorm)."""
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model; `model(tokens)` gives the logits of each next token."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        table = rotary_table(config.d_model // config.n_heads, config.context)
+        self.register_buffer("table", table, persistent=False)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Every block starts as the identity: what it would add to the stream is zero."""
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=0.001)  # nearly uniform: the first loss is ln V
+        for block in self.blocks:
+            for layer in (block.attention.qkv, block.feed_forward.up):
+                bound = math.sqrt(3 / layer.in_features)  # uniform with variance 1 / inputs
+                nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.zeros_(block.attention.out.weight)
+            nn.init.zeros_(block.feed_forward.down.weight)
+
+    def features(
+        self, tokens: Int[Tensor, "batch time"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch time d_model"]:
+        """The last hidden state of each position, normalised: what heads are put on.
+
+        With a `cache`, `tokens` follow what it holds. Raises ValueError past the context.
+        """
+        start = cache.length if cache else 0
+        stop = start + tokens.shape[1]
+        if stop > self.config.context:
+            raise ValueError(
+                f"the model reads at most {self.config.context} tokens, got {stop}; shorten the "
+                "text or build the model with a longer context"
+            )
+        x = normalize(self.embedding(tokens))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, self.table[:, start:stop], cache, layer)
+        if cache:
+            cache.length = stop
+        return normalize(x)
+
+    def forward(
+        self, tokens: Int[Tensor, "batch time"], cache: Cache | None = None
+    ) -> Float[Tensor, "batch time vocab"]:
+        return self.head(self.features(tokens, cache))
+
+    def new_cache(self, batch: int = 1) -> Cache:
+        """An empty cache for `batch` sequences of the full context."""
+        c = self.config
+        width = c.d_model // c.n_heads
+        return Cache(c.n_layers, batch, c.n_heads, c.context, width, self.embedding.weight)
+
+    def n_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Training FLOPs for one token: 6 per matrix weight, 12 layers·width·context attention.
+
+        Source: Chowdhery et al. 2022, PaLM, appendix B, halved attention not assumed.
+        """
+        matrices = sum(p.numel() for p in self.blocks.parameters()) + self.head.weight.numel()
+        c = self.config
+        return 6 * matrices + 12 * c.n_layers * c.d_model * c.context
