@@ -42,7 +42,7 @@ class Device:
         return tensor.to(self.name)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was told to; a clock needs this, a step does not."""
+        """Wait until the device has done all it was told; a clock needs this, a step does not."""
         if self.name == "cuda":
             torch.cuda.synchronize()
         elif self.name == "mps":

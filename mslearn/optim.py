@@ -72,6 +72,7 @@ class Muon(torch.optim.Optimizer):
     A group with `muon=True` holds matrices (rows, columns); the others are stepped by AdamW.
     Momentum rises from 0.85 to `momentum` over the first 300 steps. A packed projection of
     queries, keys and values (3 width, width) is orthogonalised as the three matrices it is.
+    `dtype` is the format of that work: bfloat16 is exact enough, and faster where it is fast.
     Source: as `orthogonalize`.
     """
 
@@ -84,8 +85,10 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         newton_steps: int = 4,
+        dtype: torch.dtype | None = None,
     ) -> None:
         check_rate(lr)
+        self.dtype = dtype or torch.float32
         defaults = dict(lr=lr, muon=False, momentum=momentum, newton_steps=newton_steps)
         defaults |= dict(betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, defaults)
@@ -108,7 +111,8 @@ class Muon(torch.optim.Optimizer):
         if rows == 3 * cols:
             directions = directions.view(3 * count, cols, cols)
         size = max(1.0, directions.shape[-2] / cols) ** 0.5  # a tall matrix may move further
-        directions = orthogonalize(directions, group["newton_steps"]).reshape(count, rows, cols)
+        directions = orthogonalize(directions.to(self.dtype), group["newton_steps"])
+        directions = directions.to(parameters[0].dtype).reshape(count, rows, cols)
         for parameter, direction in zip(parameters, directions, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(direction, alpha=-group["lr"] * size)
@@ -125,7 +129,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def muon_and_adamw(
-    model: nn.Module, lr: float = 0.04, adam_lr: float = 0.01, weight_decay: float = 0.0
+    model: nn.Module,
+    lr: float = 0.04,
+    adam_lr: float = 0.01,
+    weight_decay: float = 0.0,
+    dtype: torch.dtype | None = None,
 ) -> Muon:
     """Muon on the matrices of `model.blocks`, AdamW on embeddings, head and everything else.
 
@@ -135,7 +143,7 @@ def muon_and_adamw(
     chosen = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     groups = [dict(params=hidden, muon=True), dict(params=rest, lr=adam_lr)]
-    return Muon(groups, lr=lr, weight_decay=weight_decay)
+    return Muon(groups, lr=lr, weight_decay=weight_decay, dtype=dtype)
 
 
 def check_rate(rate: float) -> None:
