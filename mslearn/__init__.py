@@ -16,6 +16,7 @@ ORDER = (
     "plot",
     "device",
     "fetch",
+    "sources",
     "data",
     "hub",
     "bpe",
