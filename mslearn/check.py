@@ -59,7 +59,7 @@ def compare(
     )
     if not same_places:
         return Comparison(name, False, False, float("inf"), "not finite in different places")
-    largest = float(np.abs(a - b)[finite].max(initial=0.0))
+    largest = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     allowed = atol + rtol * float(np.abs(b)[finite].max(initial=0.0))
     return Comparison(name, exact, largest <= allowed, largest)
 
@@ -96,7 +96,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         raise
 
 
-NO_PREDICTION = "none yet; put yours in the call of predict() above and run that cell"
+NOTHING_YET = "none yet: write answer=... in the call of predict() and run that cell"
 
 
 def predict(key: str, question: str, answer: Any = None) -> None:
@@ -109,13 +109,12 @@ def predict(key: str, question: str, answer: Any = None) -> None:
     if answer is not None:
         kept[key] = {"question": question, "answer": answer}
         write_json(path, kept)
-    answer = kept.get(key, {}).get("answer")
     print(f"Question:        {question}")
-    print(f"Your prediction: {answer if answer is not None else 'none yet; give answer=... above'}")
+    print(f"Your prediction: {kept.get(key, {}).get('answer', NOTHING_YET)}")
 
 
 def reveal(key: str, result: Any) -> None:
     """Show the prediction kept under `key` beside what came out."""
-    answer = read_json(home() / "predictions.json").get(key, {}).get("answer")
-    print(f"Your prediction: {answer if answer is not None else NO_PREDICTION}")
+    kept = read_json(home() / "predictions.json").get(key, {})
+    print(f"Your prediction: {kept.get('answer', NOTHING_YET)}")
     print(f"What came out:   {result}")

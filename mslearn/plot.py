@@ -1,4 +1,4 @@
-"""Every figure's style: colours that colour-blind readers can tell apart, axes with units, alt text."""
+"""Every figure's style: colours a colour-blind reader can tell apart, units, alt text."""
 
 import base64
 import html
@@ -26,7 +26,6 @@ STYLE: dict[str, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.labelsize": 10,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -35,8 +34,6 @@ STYLE: dict[str, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -103,7 +100,12 @@ def label(axes: "Axes", x: str, y: str, title: str = "") -> None:
     """Name both axes, each with its unit in brackets where it has one."""
     axes.set(xlabel=x, ylabel=y)
     if title:
-        axes.set_title(title)
+        axes.set_title(title, loc="left")
+
+
+def legend(axes: "Axes", **options: Any) -> None:
+    """A legend without a frame, in the style's ink; options go to `Axes.legend`."""
+    axes.legend(**{"frameon": False, "fontsize": 9, "labelcolor": INK, **options})
 
 
 def curves(
@@ -132,4 +134,4 @@ def curves(
         axes.set_yscale("log")
     label(axes, x, y, title)
     if len(series) > 1:
-        axes.legend(labelcolor=INK)
+        legend(axes)
