@@ -157,8 +157,12 @@ def save_model(
     tokenizer: BPE,
     about: dict | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    extra: dict[str, str] | None = None,
 ) -> Path:
-    """A finished model for others to start from: weights in `dtype`, sizes, tokeniser, history."""
+    """A finished model for others to start from: weights in `dtype`, sizes, tokeniser, history.
+
+    `extra` holds further text files by name. The folder appears whole or not at all.
+    """
     folder = Path(folder)
     partial = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -167,6 +171,8 @@ def save_model(
     save_file(weights, partial / WEIGHTS)
     (partial / "config.json").write_text(json.dumps(asdict(model.config), indent=1))
     tokenizer.save(partial / "tokenizer.json")
+    for name, text in (extra or {}).items():
+        (partial / name).write_text(text)
     _seal(partial, about or {})
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
