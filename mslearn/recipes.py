@@ -48,7 +48,7 @@ class Recipe:
         return Transformer(Config(self.vocab_size, *sizes))
 
 
-RECIPES = {"base": Recipe(steps=6000)}
+RECIPES = {"base": Recipe(steps=5500)}
 
 
 def train(
