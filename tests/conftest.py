@@ -1,0 +1,23 @@
+"""What every test of the package shares."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+# On a busy machine a deadline fails tests that are right. CI draws the same examples every time.
+settings.register_profile("course", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("course")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """In CI a browser test that skips itself has failed: its browser should have been there."""
+    report = yield
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and os.environ.get("CI") == "true" and item.get_closest_marker("browser"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where it has to run: {report.longrepr[2]}"
+    return report
