@@ -31,6 +31,7 @@ ORDER = (
     "run",
     "live",
     "generate",
+    "labelled",
     "tasks",
     "recipes",
     "experiments",
