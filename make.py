@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "made-from.sha256"
-OLDEST = (3, 11)
+OLDEST, NEWEST = (3, 11), (3, 14)  # of the Pythons that the locked torch is built for
 
 
 class Stop(Exception):
@@ -56,16 +56,16 @@ def main() -> int:
 
 
 def find_python() -> None:
-    """Go on under a Python that is new enough, or stop with the sentence that says what to do."""
-    if sys.version_info >= OLDEST:
+    """Go on under a Python that fits, or stop with the sentence that says what to do."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
         return
-    for minor in range(14, OLDEST[1] - 1, -1):
-        newer = shutil.which(f"python3.{minor}")
-        if newer and subprocess.run([newer, "-c", ""], stderr=subprocess.DEVNULL).returncode == 0:
-            sys.exit(subprocess.call([newer, *sys.argv]))
+    for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
+        other = shutil.which(f"python3.{minor}")
+        if other and version(other):
+            sys.exit(subprocess.call([other, *sys.argv]))
     raise Stop(
-        "this is Python {}.{} and the course needs {}.{} or newer: install one and start make.py "
-        "with it, such as `python3.12 make.py lab`".format(*sys.version_info[:2], *OLDEST)
+        "this is Python {}.{} and the course needs {}.{} to {}.{}: install one and start make.py "
+        "with it, such as `python3.12 make.py lab`".format(*sys.version_info[:2], *OLDEST, *NEWEST)
     )
 
 
