@@ -22,6 +22,7 @@ ORDER = (
     "hub",
     "data",
     "merges",
+    "merges",
     "bpe",
     "losses",
     "metrics",

@@ -1,25 +1,18 @@
-"""Byte-level BPE: text to token ids and back, learned from text, lossless on anything.
+"""Byte-level BPE: text to token ids and back, lossless on anything.
 
-Text is cut into words, each word into its bytes, and the pair of neighbours seen most often
-becomes a new symbol, again and again (Sennrich et al. 2016; on bytes, GPT-2, Radford et al. 2019).
-Merges and ids are those of the `tokenizers` library, which reads and writes the same file.
+Ids are those of the `tokenizers` library, and it reads and writes the same file.
 """
 
 import heapq
 import json
-from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 
 import regex
 
-# GPT-2's cut into words: English endings; letters, digits or signs, with the one space before
-# them; white space. What it finds, put end to end, is the text.
-WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-CACHED_WORDS = 1_000_000  # about 200 MB where every one is another word
+from mslearn.merges import WORDS, Pair, count_words, learn, to_bytes
 
-Pair = tuple[int, int]
+CACHED_WORDS = 1_000_000  # about 180 MB of English words
 
 
 def byte_symbols() -> list[str]:
@@ -35,6 +28,7 @@ def byte_symbols() -> list[str]:
 SYMBOLS = byte_symbols()
 BYTES = {symbol: byte for byte, symbol in enumerate(SYMBOLS)}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+OTHER_KINDS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
 
 
 class BPE:
@@ -68,10 +62,11 @@ class BPE:
         tokens, a special token that ordinary text could become, or a corpus with nothing in it.
         """
         _check_sizes(vocab_size, special)
-        counts = _count_words(texts)
+        counts = count_words(texts)
         tokens = [text.encode() for text in special]
         tokens += [bytes([BYTES[symbol]]) for symbol in sorted(SYMBOLS)]
-        merges = _learn(counts, tokens, len(special), vocab_size)
+        byte_ids = [len(special) + sorted(SYMBOLS).index(symbol) for symbol in SYMBOLS]
+        merges = learn(counts, byte_ids, tokens, vocab_size)
         return cls(tokens, merges, {text: i for i, text in enumerate(special)})
 
     @property
@@ -102,7 +97,7 @@ class BPE:
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Token ids of any bytes, UTF-8 or not; `decode_bytes` gives them back."""
-        # A byte that is no UTF-8 travels as a lone surrogate, which `_to_bytes` turns back.
+        # A byte that is no UTF-8 travels as a lone surrogate, which `to_bytes` turns back.
         return self._encode_ordinary(data.decode("utf-8", "surrogateescape"))
 
     def encode_batch(self, texts: Iterable[str], allow_special: bool = False) -> list[list[int]]:
@@ -127,7 +122,7 @@ class BPE:
         The heap holds (rank, position, new id) of the pairs that can merge, so that a word of n
         bytes costs n log n; `after[i]` and `before[i]` link the symbols that remain.
         """
-        ids, rules = [self._byte_ids[byte] for byte in _to_bytes(word)], self._rules
+        ids, rules = [self._byte_ids[byte] for byte in to_bytes(word)], self._rules
         n = len(ids)
         before, after = list(range(-1, n)), list(range(1, n + 1))
         heap: list[tuple[int, int, int]] = []
@@ -196,22 +191,10 @@ class BPE:
     def load(cls, path: Path | str) -> "BPE":
         """Read a byte-level BPE from such a file; ValueError where it holds something else."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not BYTE_LEVEL.items() <= content["pre_tokenizer"].items() or content["normalizer"]:
-                raise ValueError("another way to cut words than GPT-2's")
-            model = content["model"]
-            special = {token["content"]: token["id"] for token in content["added_tokens"]}
-            names = {i: name for name, i in (model["vocab"] | special).items()}
-            merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
-            reserved = set(special.values())
-            tokens = [
-                names[i].encode() if i in reserved else bytes(BYTES[c] for c in names[i])
-                for i in range(len(names))
-            ]
-            return cls(tokens, [(model["vocab"][a], model["vocab"][b]) for a, b in merges], special)
+            return cls(*_parse(json.loads(Path(path).read_text(encoding="utf-8"))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is not a byte-level BPE in the tokenizers library's JSON format "
+                f"{path} is not a byte-level BPE in the JSON format of the tokenizers library "
                 f"({type(error).__name__}: {error}); write one with BPE.save"
             ) from error
 
@@ -220,6 +203,25 @@ class BPE:
             f"BPE(vocab_size={self.vocab_size}, merges={len(self.merges)}, "
             f"special={tuple(self.special)})"
         )
+
+
+def _parse(content: dict) -> tuple[list[bytes], list[Pair], dict[str, int]]:
+    """Tokens, merges and special tokens of a file; one that would encode otherwise is refused."""
+    model = content["model"]
+    if not BYTE_LEVEL.items() <= content["pre_tokenizer"].items():
+        raise ValueError("its words are not cut as GPT-2 cuts them")
+    if content.get("normalizer") or any(model.get(option) for option in OTHER_KINDS):
+        raise ValueError(f"it changes the text first, or sets one of {', '.join(OTHER_KINDS)}")
+    vocab = model["vocab"]
+    special = {token["content"]: token["id"] for token in content["added_tokens"]}
+    names = {i: name for name, i in (vocab | special).items()}
+    tokens = [
+        names[i].encode() if names[i] in special else bytes(BYTES[symbol] for symbol in names[i])
+        for i in range(len(names))
+    ]
+    # Older files write a merge as one string.
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    return tokens, [(vocab[a], vocab[b]) for a, b in pairs], special
 
 
 def _check_sizes(vocab_size: int, special: tuple[str, ...]) -> None:
@@ -232,88 +234,6 @@ def _check_sizes(vocab_size: int, special: tuple[str, ...]) -> None:
             )
     if vocab_size < 256 + len(special):
         raise ValueError(
-            f"a vocabulary needs the 256 bytes and {len(special)} special, got "
+            f"a vocabulary needs 256 bytes and {len(special)} special tokens, got "
             f"vocab_size={vocab_size}; ask for {256 + len(special)} or more"
         )
-
-
-def _to_bytes(word: str) -> bytes:
-    try:
-        return word.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{word[error.start]!a} is half a surrogate pair and no character; mend the text with "
-            'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
-        ) from error
-
-
-def _count_words(texts: Iterable[str]) -> Counter[str]:
-    if isinstance(texts, str):
-        raise TypeError("texts must be an iterable of texts, got one text; pass [text]")
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(WORDS.findall(text))
-    if not counts:
-        raise ValueError("the corpus is empty; pass at least one text with a character in it")
-    return counts
-
-
-def _learn(
-    counts: Counter[str], tokens: list[bytes], n_special: int, vocab_size: int
-) -> list[Pair]:
-    """Merge the most frequent pair until `tokens` holds `vocab_size`; returns the merges.
-
-    Counting anew after each merge would read every word `vocab_size` times. Instead each pair
-    keeps the words it is in, a merge corrects the counts of the pairs it touches, and the heap
-    holds (-count, pair, words). A count in the heap may be too high by now: it is corrected when
-    it comes up.
-    """
-    ids = {token: i for i, token in enumerate(tokens) if i >= n_special}
-    words = [[ids[bytes([byte])] for byte in _to_bytes(word)] for word in counts]
-    frequency = list(counts.values())
-    pair_counts: dict[Pair, int] = defaultdict(int)
-    places: dict[Pair, set[int]] = defaultdict(set)
-    for w, symbols in enumerate(words):
-        for pair in pairwise(symbols):
-            pair_counts[pair] += frequency[w]
-            places[pair].add(w)
-    heap = [(-pair_counts[pair], pair, found) for pair, found in places.items()]
-    heapq.heapify(heap)
-    merges: list[Pair] = []
-    while heap and len(tokens) < vocab_size:
-        count, pair, found = heapq.heappop(heap)
-        if -count != pair_counts[pair]:
-            if pair_counts[pair] > 0:
-                heapq.heappush(heap, (-pair_counts[pair], pair, found))
-            continue
-        # Two ways to the same bytes, such as a+bc and ab+c, share one id.
-        new = ids.setdefault(tokens[pair[0]] + tokens[pair[1]], len(tokens))
-        if new == len(tokens):
-            tokens.append(tokens[pair[0]] + tokens[pair[1]])
-        merges.append(pair)
-        places = defaultdict(set)
-        for w in found:
-            for changed, change in _replace(words[w], pair, new):
-                pair_counts[changed] += change * frequency[w]
-                if change > 0:
-                    places[changed].add(w)
-        for changed, found in places.items():
-            if pair_counts[changed] > 0:
-                heapq.heappush(heap, (-pair_counts[changed], changed, found))
-    return merges
-
-
-def _replace(symbols: list[int], pair: Pair, new: int) -> list[tuple[Pair, int]]:
-    """Put `new` for every `pair` in one word, in place; returns the changes to pair counts."""
-    first, second = pair
-    changes: list[tuple[Pair, int]] = []
-    i = 0
-    while i < len(symbols) - 1:
-        if symbols[i] == first and symbols[i + 1] == second:
-            symbols[i : i + 2] = [new]
-            if i > 0:
-                changes += [((symbols[i - 1], first), -1), ((symbols[i - 1], new), +1)]
-            if i + 1 < len(symbols):
-                changes += [((second, symbols[i + 1]), -1), ((new, symbols[i + 1]), +1)]
-        i += 1
-    return changes
