@@ -5,12 +5,12 @@ import copy
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mslearn.grade import without_answers
 from mslearn.home import course, home
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 CELL_SECONDS = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-STUB = "raise NotImplementedError  # your answer"
-REGION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION$", re.M | re.S)
-STUB_LINE = re.compile(r"^([ \t]*)# STUB ?(.*)$", re.M)
 LEFT_OUT = {"checks", "solution"}  # tags of cells that only the solutions notebook has
 
 
@@ -193,17 +190,9 @@ def exercises(solution: "NotebookNode") -> "NotebookNode":
     made.cells = [cell for cell in made.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
     for cell in made.cells:
         if cell.cell_type == "code":
-            cell.source = REGION.sub(stub, cell.source)
+            cell.source = without_answers(cell.source)
             cell.outputs, cell.execution_count = [], None
-        if re.search(r"# (BEGIN|END) SOLUTION|# STUB", cell.source):
-            raise ValueError(f"a solution's markers do not pair up in this cell:\n{cell.source}")
     return made
-
-
-def stub(region: re.Match) -> str:
-    """What the learner finds in place of an answer: its `# STUB` lines, or a plain to-do."""
-    lines = STUB_LINE.findall(region[2])
-    return "\n".join(indent + text for indent, text in lines) or region[1] + STUB
 
 
 def skeleton(notebook: "NotebookNode") -> list:

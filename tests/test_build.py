@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mslearn import build
 from mslearn.__main__ import main
+from mslearn.grade import STUB
 
 ANSWER = """def double(x):
     \"\"\"Twice x.\"\"\"
@@ -95,7 +96,7 @@ def test_exercises_hold_stubs_and_no_answers(built: Path) -> None:
     sources = [cell.source for cell in made.cells]
     assert sources[:3] == [
         "# A small set",
-        f'def double(x):\n    """Twice x."""\n    {build.STUB}',
+        f'def double(x):\n    """Twice x."""\n    {STUB}',
         "def half(x):\n    y = x\n    return y // 2",
     ]
     assert "x + x" not in json.dumps(made) and "hidden" not in json.dumps(made)
