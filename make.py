@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -30,9 +31,6 @@ class Stop(Exception):
 def main() -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(prog="make.py", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--here", action="store_true", help="use the Python that runs this (conda), no .venv"
-    )
     commands = parser.add_subparsers(dest="command", metavar="setup | lab | test")
     commands.required = True
     commands.add_parser("setup", help="make the environment and fetch the texts")
@@ -43,7 +41,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         find_python()
-        python = sys.executable if arguments.here else environment()
+        python = sys.executable if in_conda() else environment()
         run([python, "-m", "mslearn", "data", "--all"], "the texts could not be fetched")
         if arguments.command == "lab":
             return lab(python, arguments.port, not arguments.no_browser)
@@ -67,6 +65,12 @@ def find_python() -> None:
         "this is Python {}.{} and the course needs {}.{} to {}.{}: install one and start make.py "
         "with it, such as `python3.12 make.py lab`".format(*sys.version_info[:2], *OLDEST, *NEWEST)
     )
+
+
+def in_conda() -> bool:
+    """Whether this is a conda environment with the course's packages: then it needs no .venv."""
+    active = os.environ.get("CONDA_PREFIX")
+    return active == sys.prefix and all(map(importlib.util.find_spec, ("torch", "jupyterlab")))
 
 
 def environment() -> str:

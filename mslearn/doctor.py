@@ -80,6 +80,7 @@ def system() -> Iterator[Finding]:
     import psutil
 
     yield Finding("system", f"{platform.platform()}, {platform.machine()}")
+    yield Finding("program", sys.executable)
     cores = psutil.cpu_count(logical=False) or "?"
     yield Finding("processor", f"{processor()}, {cores} cores, {os.cpu_count()} threads")
     memory = psutil.virtual_memory()
@@ -103,7 +104,7 @@ def processor() -> str:
 def python(version: tuple[int, ...] | None = None) -> Iterator[Finding]:
     """The interpreter, and whether it is new enough."""
     version = tuple(sys.version_info[:3]) if version is None else version
-    value = f"{'.'.join(map(str, version))} at {sys.executable}"
+    value = ".".join(map(str, version))
     fault = f"Python is too old ({value}): install 3.11 or newer, then {SETUP} with it"
     yield Finding("python", value, fault if version < (3, 11) else "")
 
