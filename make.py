@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "made-from.sha256"
+SETTINGS = VENV / "share/jupyter/lab/settings/overrides.json"
+NEWS = "@jupyterlab/apputils-extension:notification"  # off: the course is used offline
 OLDEST, NEWEST = (3, 11), (3, 14)  # of the Pythons that the locked torch is built for
 
 
@@ -95,6 +98,8 @@ def environment() -> str:
         "the packages could not be installed: see pip's message above, then run this again "
         "(the first set-up needs a network, later ones do not)",
     )
+    SETTINGS.parent.mkdir(parents=True, exist_ok=True)
+    SETTINGS.write_text(json.dumps({NEWS: {"fetchNews": "false", "checkForUpdates": False}}))
     STAMP.write_text(fingerprint(python))
     return python
 
@@ -126,11 +131,17 @@ def lab(python: str, wanted: int, browser: bool) -> int:
     command = [python, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={ROOT}"]
     command += ["--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"]
+    command += ["--LabApp.extension_manager=readonly"]  # it would look at the package index
     if not browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # in a container there is nobody else
-    return subprocess.call(command, cwd=str(ROOT), env=variables())
+    server = subprocess.Popen(command, cwd=str(ROOT), env=variables())
+    while True:
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # the server has it too, and asks whether it is meant
+            continue
 
 
 def free_port(first: int) -> int:
