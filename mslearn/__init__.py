@@ -39,6 +39,8 @@ ORDER = (
     "generate",
     "labelled",
     "tasks",
+    "store",
+    "label_curve",
     "recipes",
     "experiments",
     "browser",

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mslearn.device import Device
 from mslearn.labelled import Encoded
 from mslearn.metrics import accuracy, macro_f1
+from mslearn.optim import Muon
 from mslearn.transformer import Transformer
 
 
@@ -52,6 +53,24 @@ class Classifier(nn.Module):
             for depth, layer in enumerate(layers)
         ]
         return [group for group in groups if group["params"]]
+
+
+def fine_tuner(
+    model: Classifier, lr: float, decay: float = 1.0, dtype: torch.dtype | None = None
+) -> Muon:
+    """Muon on the matrices of the blocks, AdamW at 0.3 of its rate on head and embedding.
+
+    `decay` as in `Classifier.groups`: the top block has the rate `lr`, each below it less.
+    """
+    depth = len(model.body.blocks)
+    groups = [
+        {"params": list(block.parameters()), "lr": lr * decay**level, "muon": True}
+        for level, block in enumerate(reversed(model.body.blocks))
+    ]
+    groups.append({"params": list(model.head.parameters()), "lr": 0.3 * lr})
+    embedding = list(model.body.embedding.parameters())
+    groups.append({"params": embedding, "lr": 0.3 * lr * decay**depth})
+    return Muon(groups, lr=lr, dtype=dtype)
 
 
 class LoRA(nn.Module):
