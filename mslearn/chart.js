@@ -3,7 +3,7 @@
 
 const LIGHT = { loss: "#0072B2", held: "#D55E00", rate: "#009E73" }; // as in plot.py
 const DARK = { loss: "#56B4E9", held: "#E69F00", rate: "#2FCB9C" }; // the same hues, lighter
-const LEFT = 58, RIGHT = 14, TOP = 24, BOTTOM = 34; // pixels around the plots
+const LEFT = 58, RIGHT = 14, TOP = 26, BOTTOM = 40; // pixels around the plots
 
 const finite = Number.isFinite;
 const show = (rate) => (rate > 0 ? rate.toExponential(2).replace("e+", "e") : "0");
@@ -43,6 +43,14 @@ function logAxis(values) {
 
 // ---- drawing ----
 
+// How many steps wide: the whole plan, halved while the run is in its first part, so that early
+// steps can be seen and the axis moves four times at the most.
+function horizon(step, steps) {
+  let last = Math.max(steps, step, 1);
+  for (let i = 0; i < 4 && step < 0.45 * last && last > 100; i++) last /= 2;
+  return last;
+}
+
 function rowsOf(history, band) {
   const others = history.names.filter((name) => name !== "loss");
   if (band && band.of !== "loss" && !others.includes(band.of)) others.push(band.of);
@@ -51,7 +59,7 @@ function rowsOf(history, band) {
 
 function draw(canvas, history, setup, proposed, pointer) {
   const rows = rowsOf(history, setup.band), shares = rows.reduce((sum, row) => sum + row.share, 0);
-  const width = Math.max(320, canvas.clientWidth), height = Math.round(90 + 68 * shares);
+  const width = Math.max(320, canvas.clientWidth), height = Math.round(BOTTOM + TOP * rows.length + 62 * shares);
   const scale = window.devicePixelRatio || 1;
   canvas.style.height = `${height}px`;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
@@ -64,8 +72,8 @@ function draw(canvas, history, setup, proposed, pointer) {
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
   pen.font = "12px " + getComputedStyle(canvas).fontFamily;
-  const last = Math.max(setup.steps, ...history.step.slice(-1), 1);
-  const frame = { pen, ink, colours, width, x: (step) => LEFT + (step / last) * (width - LEFT - RIGHT) };
+  const last = horizon(history.step.at(-1) ?? 0, setup.steps);
+  const frame = { pen, ink, colours, width, last, x: (step) => LEFT + (step / last) * (width - LEFT - RIGHT) };
   const usable = height - BOTTOM - TOP * rows.length;
   let y = 0;
   for (const row of rows) {
@@ -77,7 +85,7 @@ function draw(canvas, history, setup, proposed, pointer) {
   pen.textAlign = "center";
   for (const step of niceTicks(0, last, Math.max(3, width / 110))) pen.fillText(step, frame.x(step), y + 16);
   pen.fillText("step", (LEFT + width - RIGHT) / 2, y + 31);
-  if (pointer !== null && history.step.length) drawPointer(frame, y, nearest(history, pointer, frame, last), history);
+  if (pointer !== null && history.step.length) drawPointer(frame, y, nearest(history, pointer, frame), history);
 }
 
 function drawRow(frame, box, name, history, setup, proposed) {
@@ -86,8 +94,8 @@ function drawRow(frame, box, name, history, setup, proposed) {
   const held = history.held.filter((point) => point.name === name), isRate = name === "rate";
   const planned = setup.plan.map(([, rate]) => rate), series = isRate ? history.rate : name === "loss" ? history.loss : [];
   const axis = isRate
-    ? logAxis([...planned, ...extent(series.filter((v) => v > 0)), ...(proposed ? [proposed] : [])])
-    : linearAxis([...extent(series.length || held.length || band ? series : [0, 1]), ...held.map((p) => p.value), ...(band ? [...band.low, ...band.high] : [])].filter(finite));
+    ? logAxis([...planned, ...series, ...(proposed ? [proposed] : [])])
+    : linearAxis([...series, ...held.map((p) => p.value), ...(band ? inside(band, frame.last) : [])]);
   const y = (value) => box.bottom - axis.place(value) * (box.bottom - box.top);
   pen.textBaseline = "middle";
   pen.textAlign = "right";
@@ -153,6 +161,8 @@ function line(frame, steps, values, y, colour, width, alpha, dash = []) {
   pen.globalAlpha = 1;
 }
 
+const inside = (band, last) => [...band.low, ...band.high].filter((_, i) => band.steps[i % band.steps.length] <= last);
+
 function fillBand({ pen, ink, x }, band, y) {
   pen.fillStyle = ink;
   pen.globalAlpha = 0.13;
@@ -181,8 +191,8 @@ function drawTitle({ pen, ink, colours }, box, name, has) {
   }
 }
 
-function nearest(history, pointer, frame, last) {
-  const wanted = ((pointer - LEFT) / (frame.width - LEFT - RIGHT)) * last;
+function nearest(history, pointer, frame) {
+  const wanted = ((pointer - LEFT) / (frame.width - LEFT - RIGHT)) * frame.last;
   let low = 0, high = history.step.length - 1;
   while (low < high) { const middle = (low + high) >> 1; if (history.step[middle] < wanted) low = middle + 1; else high = middle; }
   return low;

@@ -8,6 +8,7 @@ run's log and draws. Nobody at the slider means the same numbers, bit for bit, a
 """
 
 import threading
+import time
 from typing import Any
 
 import torch
@@ -98,6 +99,7 @@ class Live:
         except BaseException as error:
             self.error = error
         finally:
+            self.ended = time.perf_counter()
             self._done.set()
 
     def _paint(self) -> None:

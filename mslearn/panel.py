@@ -36,10 +36,12 @@ class Panel:
         match message:
             case {"kind": "rate", "value": None}:
                 self.run.controls.lr = None
-            case {"kind": "rate", "value": int() | float() as rate} if 0 < rate < math.inf:
-                self.run.controls.lr = float(rate)
             case {"kind": "pause", "value": bool() as paused}:
                 self.run.controls.paused = paused
+            case {"kind": "rate", "value": bool()}:
+                pass  # Python counts True as the number 1
+            case {"kind": "rate", "value": int() | float() as rate} if 0 < rate < math.inf:
+                self.run.controls.lr = float(rate)
             case {"kind": "stop"}:
                 self.run.controls.stopped = True
             case {"kind": "hello"}:

@@ -34,9 +34,9 @@ def picture(
     for name, ax in zip(rows[:-1], axes, strict=False):
         _draw_score(ax, run, name, band)
     _draw_rate(axes[-1], run, planned(run, steps))
-    axes[0].set_title(f"{title}: {phase} at step {run.step} of {steps}")
+    axes[0].set_title(f"{title}: {phase} at step {run.step} of {steps}", loc="left")
     axes[-1].set_xlabel("step")
-    axes[-1].set_xlim(0, steps)
+    axes[-1].set_xlim(0, run.step or steps)
     words = describe(run, steps, phase=phase, title=title)
     return plot.Picture(plot.png(figure), words, round(figure.get_figwidth() * 100))
 
@@ -79,14 +79,14 @@ def _draw_score(ax: Any, run: Run, name: str, band: Band | None) -> None:
         )
     if name == "loss":
         steps, losses = [r.step for r in run.log], [r.loss for r in run.log]
-        ax.plot(steps, losses, color=plot.COLOURS[0], ls="-", lw=0.7, alpha=0.35)
+        ax.plot(steps, losses, color=plot.COLOURS[0], ls="-", lw=0.8, alpha=0.35)
         ax.plot(steps, smooth(losses), color=plot.COLOURS[0], ls="-", label="training")
     held = [(r.step, r.held_out[name]) for r in run.log if name in (r.held_out or {})]
     if held:
         style = {"color": plot.COLOURS[1], "ls": "--", "marker": "o", "markersize": 4}
         ax.plot(*zip(*held, strict=True), **style, label="held out")
     ax.set_ylabel("loss (nats)" if name == "loss" else name.replace("_", " "))
-    ax.legend(loc="upper right")
+    plot.legend(ax, loc="upper right")
 
 
 def _draw_rate(ax: Any, run: Run, plan: list[tuple[int, float]]) -> None:
@@ -101,5 +101,5 @@ def _draw_rate(ax: Any, run: Run, plan: list[tuple[int, float]]) -> None:
         ax.set_yscale("log")
         least = min(rate for _, rate in (*plan, *used))
         ax.set_ylim(max(least, top / 1000) / 1.5, top * 1.5)
-        ax.legend(loc="lower left", ncols=2)
+        plot.legend(ax, loc="lower left", ncols=2)
     ax.set_ylabel("rate")
