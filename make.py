@@ -45,7 +45,9 @@ def main() -> int:
     try:
         find_python()
         python = sys.executable if in_conda() else environment()
-        run([python, "-m", "mslearn", "data", "--all"], "the texts could not be fetched")
+        run(
+            [python, "-m", "mslearn", "data", "--all"], "the texts could not be fetched", quiet=True
+        )
         if arguments.command == "lab":
             return lab(python, arguments.port, not arguments.no_browser)
         return test(python) if arguments.command == "test" else 0
@@ -222,9 +224,10 @@ def variables() -> dict[str, str]:
     return dict({"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}, **os.environ)
 
 
-def run(command: list[str], otherwise: str) -> None:
+def run(command: list[str], otherwise: str, quiet: bool = False) -> None:
     """Run a command in the course's folder; stop with `otherwise` when it fails."""
-    if subprocess.call(command, cwd=str(ROOT), env=variables()) != 0:
+    output = subprocess.DEVNULL if quiet else None
+    if subprocess.call(command, cwd=str(ROOT), env=variables(), stdout=output) != 0:
         raise Stop(otherwise)
 
 
