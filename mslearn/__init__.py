@@ -41,6 +41,7 @@ ORDER = (
     "tasks",
     "store",
     "label_curve",
+    "ways",
     "recipes",
     "experiments",
     "browser",

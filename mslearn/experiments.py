@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from mslearn import label_curve
+from mslearn import label_curve, ways
 from mslearn.store import Store, load_result, origin, result_path
 
 __all__ = ["EXPERIMENTS", "load_result", "origin"]
 
 EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "labels": label_curve.experiment,
+    "ways": ways.experiment,
 }
 
 
@@ -22,9 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", default="*", metavar="CELL", help="cells to run, such as 'a/*/0'")
     parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
-    parser.add_argument(
-        "--base", type=Path, help="checkpoint to start from"
-    )
+    parser.add_argument("--base", type=Path, help="checkpoint to start from")
     parser.add_argument("--out", type=Path, help="result file (default experiments/NAME.json)")
 
 

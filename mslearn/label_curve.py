@@ -85,7 +85,7 @@ def network(
     for _ in run.train(PLAN[labels][0]):
         pass
     run.model.eval()
-    return _rounded(Scores(held_out.encode(start.tokenizer, CONTEXT))(run.model, device))
+    return rounded(Scores(held_out.encode(start.tokenizer, CONTEXT))(run.model, device))
 
 
 def words(task: Task, method: str, labels: str, seed: int) -> dict[str, float]:
@@ -95,7 +95,7 @@ def words(task: Task, method: str, labels: str, seed: int) -> dict[str, float]:
         predicted = majority(train, task.test)
     else:
         predicted = bag_of_words(method, train, task.valid).predict(task.test.texts)
-    return _rounded(score(predicted, task.test.labels, len(task.test.classes)))
+    return rounded(score(predicted, task.test.labels, len(task.test.classes)))
 
 
 def experiment(store: Store, base: Path | None = None) -> None:
@@ -118,7 +118,7 @@ def _search(store: Store, start: Start, task: Task, method: str) -> None:
         cell = (method, SEARCHED_AT, 0)
         store.cell(
             f"search/{task.name}/{method}/{lr}",
-            {"lr": lr, **_settings(start, task, *cell)},
+            {"lr": lr, **settings_of(start, task, method, SEARCHED_AT)},
             lambda lr=lr, cell=cell: network(start, task, task.valid, cell, lr, store.device),
         )
 
@@ -140,7 +140,7 @@ def _networks(store: Store, start: Start, task: Task, method: str, labels: str) 
         lr, cell = best_rate(store.cells(), task.name, method), (method, labels, seed)
         store.cell(
             name,
-            {"lr": lr, **_settings(start, task, *cell)},
+            {"lr": lr, **settings_of(start, task, method, labels)},
             lambda cell=cell, lr=lr: network(start, task, task.test, cell, lr, store.device),
         )
 
@@ -154,11 +154,12 @@ def _words(store: Store, task: Task, method: str, labels: str) -> None:
         )
 
 
-def _settings(start: Start, task: Task, method: str, labels: str, seed: int) -> dict:
+def settings_of(start: Start, task: Task, method: str, labels: str) -> dict:
     """What else decides the result of a network's cell: recipe, texts and checkpoint."""
     settings = {"plan": PLAN[labels], "texts": task.source.sha256[:16]}
     return settings | ({"base": start.sha256[:16]} if method == "pretrained" else {})
 
 
-def _rounded(scores: dict[str, float]) -> dict[str, float]:
+def rounded(scores: dict[str, float]) -> dict[str, float]:
+    """Scores to four places: more would pretend to a precision that no test set has."""
     return {name: round(value, 4) for name, value in scores.items()}

@@ -77,7 +77,8 @@ def test_a_missing_result_names_the_command_that_makes_it():
 def test_an_unknown_experiment_names_those_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["experiment", "nothing"])
-    assert all(name in capsys.readouterr().err for name in EXPERIMENTS)
+    said = capsys.readouterr().err
+    assert all(name in said for name in EXPERIMENTS)
 
 
 class TestLabels:
