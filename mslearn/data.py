@@ -33,9 +33,13 @@ def load(name: str, *, path: str | Path | None = None, limit: int | None = None)
 def _load(name: str, path: Path) -> Dataset:
     """The whole set, read once in a session. `path` tells learners' folders apart."""
     source = SOURCES[name]
-    content = fetch.member(fetch.get(source.archive, f"mslearn data {name}"), source.member)
+    content = fetch.member(_archive(name), source.member)
     terms = source.labels, source.licence, source.citation, source.archive.sha256
     return Dataset(name, divide(source.parse(content)), *terms)
+
+
+def _archive(name: str) -> Path:
+    return fetch.get(SOURCES[name].archive, f"mslearn data {name}")
 
 
 def _known(name: str) -> None:
@@ -65,6 +69,8 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         return verify(names or list(SOURCES))
     for name in names:
+        if name in SOURCES:
+            _archive(name)
         print(load(name), end="\n\n")
     if not names:
         table()

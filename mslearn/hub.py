@@ -23,6 +23,10 @@ PUBLISHED |= {"test": "test"}
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
 
 
+class WrongFile(ValueError):
+    """A file or set that cannot be these documents. Says what was expected in one sentence."""
+
+
 OWN = HubSet("your own", "", "yours to know", "a file of your own", label="label")
 
 
@@ -31,20 +35,26 @@ def load(name: str, path: str | Path | None = None, limit: int | None = None) ->
 
     `limit` is the most documents taken from each published split. A published split is kept; one
     that is not published, or has no labels, is cut from the training part by the hash of the text.
-    Raises FetchError, within a second when there is no connection; ValueError for a wrong file.
+    Raises FetchError, within a second when there is no connection; WrongFile (a
+    ValueError) for a file without these columns, OSError for one that cannot be read.
     """
     source = HUB.get(name) or replace(OWN, name=name)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    parts = _local(Path(path)) if path is not None else _remote(source, limit or source.limit)
+    limit = limit or source.limit
+    where = check_connection(source) if path is None else Path(path)
     documents: list[Document] = []
-    for published, rows in parts.items():
-        split = PUBLISHED.get(published)
-        if split:  # SST-2's test part has no labels, others have parts of no use here
-            documents += islice(_documents(source, split, rows), limit or source.limit)
+    try:
+        for published, rows in _open(source, where, limit).items():
+            if split := PUBLISHED.get(published):  # some have parts of no use here
+                documents += islice(_documents(source, split, rows), limit)
+    except WrongFile:
+        raise
+    except Exception as error:  # the library's own errors share no type
+        raise _fault(source, where, error) from error
     if not documents:
         columns = f"a column {source.text!r}" + (f" and {source.label!r}" if source.label else "")
-        raise ValueError(f"no document in {path or source.repository}: expected {columns}")
+        raise WrongFile(f"no document in {path or source.repository}: expected {columns}")
     complete = _complete(documents)
     labels = source.labels or tuple(sorted({each.label for each in complete if each.label}))
     return Dataset(name, complete, labels, source.licence, source.citation)
@@ -54,16 +64,17 @@ def _documents(source: HubSet, split: str, rows: Iterable[Row]) -> Iterator[Docu
     """Rows as documents, those without text or without their label left out."""
     names = _label_names(source, rows)
     for number, row in enumerate(rows):
-        if source.text not in row:
-            found = ", ".join(row)
-            raise ValueError(f"{source.name} needs a column {source.text!r}; found: {found}")
+        try:
+            text = _text(row[source.text])
+            extra = {ours: read(row) for ours, read in source.extra.items()}
+        except KeyError as missing:
+            found = f"found: {', '.join(row)}"
+            raise WrongFile(f"{source.name} needs a column {missing}; {found}") from missing
         label = row.get(source.label) if source.label else None
         if isinstance(label, int):
             label = (names[label] if names else str(label)) if label >= 0 else None
-        text = _text(row[source.text])
         if not text or (source.labels and source.label and label is None):
             continue
-        extra = {ours: read(row) for ours, read in source.extra.items()}
         title = row["title"] if isinstance(row.get("title"), str) else None
         yield Document(f"{split}-{number}", text, title, label, split, extra)
 
@@ -95,40 +106,31 @@ def _complete(documents: list[Document]) -> tuple[Document, ...]:
     return tuple(sorted(kept, key=lambda each: SPLITS.index(each.split)))
 
 
-def _local(path: Path) -> Mapping[str, Iterable[Row]]:
-    """The parts of a file, or of a folder whose files are named after their split."""
+def _open(source: HubSet, where: Path | str, limit: int | None) -> Mapping[str, Iterable[Row]]:
+    """The published parts of a set: of a file, of a folder, or of the hub."""
     import datasets
 
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no {path}: give a file ({', '.join(FORMATS)}) or a folder of them"
-        )
-    try:
-        if path.is_dir():
-            return datasets.load_dataset(str(path))
-        if path.suffix not in FORMATS:
-            raise ValueError(f"its ending should be one of {', '.join(FORMATS)}")
-        return datasets.load_dataset(FORMATS[path.suffix], data_files={"train": str(path)})
-    except Exception as error:  # the library's own errors share no type
-        raise ValueError(f"cannot read {path}: {reason(error)}") from error
+    if isinstance(where, str):
+        names = source.repository, source.configuration
+        # streamed when only some of it is wanted, else kept in the library's own cache
+        return datasets.load_dataset(*names, revision=source.revision, streaming=limit is not None)
+    if not where.exists():
+        kinds = ", ".join(FORMATS)
+        raise WrongFile(f"no {where}: give a file ({kinds}) or a folder of them")
+    if where.is_dir():  # its files are named after their split
+        return datasets.load_dataset(str(where), streaming=True)
+    if where.suffix not in FORMATS:
+        raise WrongFile(f"cannot read {where}: its ending should be one of {', '.join(FORMATS)}")
+    kind, files = FORMATS[where.suffix], {"train": str(where)}
+    return datasets.load_dataset(kind, data_files=files, streaming=True)
 
 
-def _remote(source: HubSet, limit: int | None) -> Mapping[str, Iterable[Row]]:
-    """The parts of a set of the hub: streamed when only some of it is wanted."""
-    where = check_connection(source)
-    import datasets
-
-    try:
-        return datasets.load_dataset(
-            source.repository,
-            source.configuration,
-            revision=source.revision,
-            streaming=limit is not None,
-        )
-    except Exception as error:
-        again = f"try again with data.load({source.name!r})"
-        fault = f"{source.repository} from {where}: {reason(error)}"
-        raise FetchError(f"cannot fetch {fault}; {again}") from error
+def _fault(source: HubSet, where: Path | str, error: Exception) -> OSError:
+    """The sentence for a set that the library could not open or read to its end."""
+    if isinstance(where, Path):
+        return OSError(f"cannot read {where}: {reason(error)}; is it a whole file of that kind?")
+    again = f"check the connection and call data.load({source.name!r}) again"
+    return FetchError(f"cannot fetch {source.repository} from {where}: {reason(error)}; {again}")
 
 
 def check_connection(source: HubSet) -> str:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import logging
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def session(settings: Settings) -> "PyPIClient":
     logging.getLogger("unearth").addHandler(logging.NullHandler())  # our own sentence is enough
     client = PyPIClient(
         trusted_hosts=settings.trusted_hosts,
-        verify=ssl.create_default_context(cafile=settings.cert) if settings.cert else True,
+        verify=_certificates(settings.cert) if settings.cert else True,
         proxy=settings.proxy,
         timeout=(CONNECT_SECONDS, READ_SECONDS, READ_SECONDS, READ_SECONDS),
         follow_redirects=True,
@@ -127,6 +128,14 @@ def session(settings: Settings) -> "PyPIClient":
     indexes = [url for kind, url in settings.places if kind == "index"]
     client.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)
     return client
+
+
+def _certificates(path: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        fault = error.strerror or reason(error)
+        raise FetchError(f"the certificates pip is told to use, {path}, fail: {fault}") from error
 
 
 def links(archive: Archive, place: tuple[str, str], client: "PyPIClient") -> list["Link"]:
@@ -160,8 +169,9 @@ def unreachable(url: str, error: Exception) -> FetchError:
 
 
 def reason(error: Exception) -> str:
-    """Another library's error on one line, not too long."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    """Another library's error on one line, not too long, without a password in an address."""
+    line = re.sub(r"//[^/\s@]*@", "//", " ".join(str(error).split()))
+    return line[:160] or type(error).__name__
 
 
 def host(url: str) -> str:
