@@ -87,3 +87,10 @@ class TestPipSettings:
     def test_a_certificate_that_is_not_there_is_said(self, monkeypatch):
         with pytest.raises(FetchError, match=r"certificates .* nowhere\.pem, .* No such file"):
             index.session(Settings((), cert="nowhere.pem"))
+
+
+def test_no_password_in_an_address_is_shown():
+    error = ValueError("404 for\n https://ada:secret@mirror.example/x and //bob@b.example")
+    said = str(index.unreachable("https://ada:secret@mirror.example/x", error))
+    expected = "404 for https://mirror.example/x and //b.example"
+    assert said == f"no answer from mirror.example ({expected})"
