@@ -38,6 +38,7 @@ class Recipe:
     lr: float = 0.03
     adam_lr: float = 0.006
     weight_decay: float = 0.05
+    warmup: int = 110
     decay: float = 0.6
     seed: int = 0
 
@@ -48,7 +49,7 @@ class Recipe:
         return Transformer(Config(self.vocab_size, *sizes))
 
 
-RECIPES = {"base": Recipe(steps=5500)}
+RECIPES = {"base": Recipe(steps=4200)}
 
 
 def train(
@@ -91,7 +92,7 @@ def make_run(name: str, recipe: Recipe, corpus: Corpus, device: Device, save_eve
     optimizer = muon_and_adamw(
         model, recipe.lr, recipe.adam_lr, recipe.weight_decay, device.amp_dtype
     )
-    warmup = max(1, recipe.steps // 50)
+    warmup = min(recipe.warmup, recipe.steps // 2)
     return Run(
         model,
         Batches(corpus.train, recipe.context, recipe.batch_size, recipe.seed),
