@@ -18,7 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "msedge")
+FILES = (  # where macOS and Windows keep theirs, which is on no PATH
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
 QUIET = {  # no news, no windowing that takes cells out of the page, no dialogues
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
@@ -36,8 +42,9 @@ SAVED = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
 
 
 def chromium() -> str | None:
-    """The path of an installed Chromium or Chrome, None without one."""
-    return next((path for path in map(shutil.which, NAMES) if path), None)
+    """The path of an installed Chromium, Chrome or Edge; `MSLEARN_BROWSER` names another one."""
+    places = (os.environ.get("MSLEARN_BROWSER"), *map(shutil.which, NAMES), *FILES)
+    return next((path for path in places if path and Path(path).is_file()), None)
 
 
 @contextlib.contextmanager

@@ -17,16 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mslearn.browser import chromium
 from mslearn.home import course, home
 
 SETUP = "run `python make.py setup`"
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser", "msedge")
-BROWSER_FILES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
-)
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,7 @@ def texts() -> Iterator[Finding]:
 
 def tools() -> Iterator[Finding]:
     """The browser for JupyterLab and the tests, and the sandbox for other people's answers."""
-    found = find_browser()
+    found = chromium()
     fault = "no browser: install one, or open the address of `make lab` on another machine"
     with contextlib.suppress(webbrowser.Error):
         found = found or getattr(webbrowser.get(), "name", "the system's own")
@@ -224,16 +219,10 @@ def tools() -> Iterator[Finding]:
         yield Finding("sandbox", shutil.which("bwrap") or "none (bubblewrap; tests need it)")
 
 
-def find_browser() -> str | None:
-    """A Chromium, Chrome or Edge that can be driven; `MSLEARN_BROWSER` names another one."""
-    places = (os.environ.get("MSLEARN_BROWSER"), *map(shutil.which, BROWSERS), *BROWSER_FILES)
-    return next((path for path in places if path and Path(path).is_file()), None)
-
-
 def missing_tools() -> list[str]:
     """What the tests need from the system and is not here, by the name of its Debian package."""
     needs_sandbox = sys.platform == "linux" and not shutil.which("bwrap")
-    return ["chromium"] * (not find_browser()) + ["bubblewrap"] * needs_sandbox
+    return ["chromium"] * (not chromium()) + ["bubblewrap"] * needs_sandbox
 
 
 def port(number: int) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ def test_no_browser_is_named(monkeypatch):
     def no_browser():
         raise webbrowser.Error("could not locate runnable browser")
 
-    monkeypatch.setattr(doctor, "find_browser", lambda: None)
+    monkeypatch.setattr(doctor, "chromium", lambda: None)
     monkeypatch.setattr("webbrowser.get", no_browser)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "no browser: install one" in next(doctor.tools()).fault
@@ -117,7 +117,7 @@ def test_no_browser_is_named(monkeypatch):
 
 def test_a_browser_named_by_the_variable_is_the_one_found(monkeypatch):
     monkeypatch.setenv("MSLEARN_BROWSER", sys.executable)
-    assert doctor.find_browser() == sys.executable
+    assert doctor.chromium() == sys.executable
 
 
 def test_a_taken_port_is_named():
