@@ -129,7 +129,7 @@ def lab(python: str, wanted: int, browser: bool) -> int:
     """Serve the course on this machine only and open its first page, until it is stopped."""
     port = free_port(wanted)
     if port != wanted:
-        print(f"Port {wanted} is taken, so the course is on {port}.")
+        print(f"Port {wanted} is taken, so the course is on {port}.", flush=True)
     command = [python, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={ROOT}"]
     command += ["--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"]
