@@ -117,7 +117,7 @@ function drawRow(frame, box, name, history, setup, proposed) {
     line(frame, history.step, history.rate, y, colours.rate, 2, 1);
     if (proposed) line(frame, [0, setup.steps], [proposed, proposed], y, colours.rate, 1.5, 0.9, [2, 3]);
   } else if (name === "loss") {
-    line(frame, history.step, history.loss, y, colours.loss, 1, 0.35);
+    line(frame, history.step, history.loss, y, colours.loss, 1, 0.45);
     line(frame, history.step, history.smooth, y, colours.loss, 2, 1);
   }
   line(frame, held.map((p) => p.step), held.map((p) => p.value), y, colours.held, 1.5, 0.8, [6, 3]);

@@ -63,10 +63,12 @@ function build(setup) {
   };
   const rate = make("div", { class: "mslearn-rate" }, make("span", { "aria-hidden": "true" }, "Learning rate"), parts.slider, parts.typed);
   const buttons = make("div", { class: "mslearn-buttons" }, parts.follow, parts.pause, parts.stop);
-  // JupyterLab's single-key shortcuts stay away from what is typed in here.
+  // JupyterLab would take an arrow or Enter for a shortcut of its own.
+  for (const control of [parts.slider, parts.typed, parts.follow, parts.pause, parts.stop])
+    control.setAttribute("data-lm-suppress-shortcuts", "true");
   parts.root = make(
     "div",
-    { class: "mslearn-panel", role: "group", "aria-label": setup.title, "data-lm-suppress-shortcuts": "true" },
+    { class: "mslearn-panel", role: "group", "aria-label": setup.title },
     make("div", { class: "mslearn-controls" }, rate, buttons),
     make("div", { class: "mslearn-line" }, parts.phase, parts.numbers),
     parts.progress,
@@ -83,13 +85,18 @@ function listen(parts, act, view) {
   const chosen = () => Number((10 ** Number(slider.value)).toPrecision(3));
   slider.addEventListener("input", () => preview(chosen()));
   slider.addEventListener("change", () => commit(chosen()));
-  typed.addEventListener("change", () => {
-    const rate = Number(typed.value.replace(",", "."));
-    const sound = finite(rate) && rate > 0;
+  let edited = false; // not the browser's change event: JupyterLab keeps Enter from causing it
+  const enter = () => {
+    if (!edited) return;
+    const rate = Number(typed.value.replace(",", ".")), sound = finite(rate) && rate > 0;
+    edited = false;
     typed.setAttribute("aria-invalid", String(!sound));
     if (sound) commit(rate);
     else parts.phase.textContent = `a rate is a positive number such as 3e-3, not “${typed.value}”`;
-  });
+  };
+  typed.addEventListener("input", () => { edited = true; });
+  typed.addEventListener("keydown", (event) => { if (event.key === "Enter") enter(); });
+  typed.addEventListener("blur", enter);
   parts.follow.addEventListener("click", () => commit(null));
   parts.pause.addEventListener("click", () => {
     view.paused = parts.pause.getAttribute("aria-pressed") !== "true";

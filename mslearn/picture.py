@@ -56,7 +56,7 @@ def describe(run: Run, steps: int, *, phase: str = "finished", title: str = "Tra
     )
 
 
-def planned(run: Run, steps: int, most: int = 200) -> list[tuple[int, float]]:
+def planned(run: Run, steps: int, most: int = 400) -> list[tuple[int, float]]:
     """The schedule as (step, rate) pairs, at most about `most` of them, first and last included."""
     chosen = range(0, steps, max(1, steps // most))
     return [(step, float(run.schedule(step))) for step in (*chosen, max(0, steps - 1))]
