@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -116,6 +117,7 @@ def execute(notebook: "NotebookNode", path: Path) -> None:
     where = {"metadata": {"path": str(path.parent)}}
     options = {"timeout": CELL_SECONDS, "kernel_name": "python3", "record_timing": False}
     client = NotebookClient(notebook, resources=where, **options)
+    client.extra_arguments = ["--log-level=ERROR"]  # a kernel warns that it runs over TCP
     with tempfile.TemporaryDirectory(prefix="mslearn-build-") as folder:
         share_texts(Path(folder))
         environment = {**os.environ, "MSLEARN_HOME": folder, "PYTHONHASHSEED": "0"}
@@ -123,7 +125,8 @@ def execute(notebook: "NotebookNode", path: Path) -> None:
             client.execute(env=environment)
         except (CellExecutionError, CellTimeoutError) as error:
             number = client.code_cells_executed
-            raise ValueError(f"{path.name}, code cell {number}:\n{error}") from error
+            said = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+            raise ValueError(f"{path.name}, code cell {number}:\n{said}") from error
 
 
 def share_texts(folder: Path) -> None:
