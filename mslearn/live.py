@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mslearn import kernel
 from mslearn.panel import Panel
 from mslearn.picture import Band, picture
 from mslearn.plot import Picture
@@ -57,8 +58,7 @@ class Live:
         An interrupt stops the run after its current step, keeps its picture, and goes on up.
         """
         try:
-            while self._painter.is_alive():
-                self._painter.join(0.2)
+            kernel.wait(self._over)
         except KeyboardInterrupt:
             self.stop()
             raise
@@ -79,6 +79,10 @@ class Live:
             self.run.controls.stopped = True
         self._trainer.join()
         self._painter.join()
+
+    def _over(self, seconds: float) -> bool:
+        self._painter.join(seconds)
+        return not self._painter.is_alive()
 
     @property
     def phase(self) -> str:
