@@ -33,8 +33,13 @@ class Start:
     folder: Path
 
     @cached_property
-    def sha256(self) -> str:
-        return verify(self.folder)["files"][WEIGHTS]["sha256"]
+    def hashes(self) -> dict[str, str]:
+        """The first eight bytes of the SHA-256 of its weights and of its tokeniser."""
+        files = verify(self.folder)["files"]
+        return {
+            "base": files[WEIGHTS]["sha256"][:16],
+            "tokenizer": files["tokenizer.json"]["sha256"][:16],
+        }
 
     @cached_property
     def _loaded(self) -> tuple[Transformer, BPE, dict]:
@@ -155,9 +160,11 @@ def _words(store: Store, task: Task, method: str, labels: str) -> None:
 
 
 def settings_of(start: Start, task: Task, method: str, labels: str) -> dict:
-    """What else decides the result of a network's cell: recipe, texts and checkpoint."""
-    settings = {"plan": PLAN[labels], "texts": task.source.sha256[:16]}
-    return settings | ({"base": start.sha256[:16]} if method == "pretrained" else {})
+    """What else decides a network's cell: recipe, texts, tokeniser, and weights to start from."""
+    settings = {"plan": PLAN[labels], "texts": task.source.sha256[:16], **start.hashes}
+    if method == "scratch":
+        del settings["base"]
+    return settings
 
 
 def rounded(scores: dict[str, float]) -> dict[str, float]:

@@ -1,11 +1,6 @@
-"""The course in a real JupyterLab in a real Chromium: a hand on the rate while it trains.
-
-With MSLEARN_SHOT=notebook.ipynb the last test runs that notebook's cells, moves its slider and
-leaves the picture in artifacts/.
-"""
+"""The course in a real JupyterLab in a real Chromium: a hand on the rate while it trains."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -223,21 +218,4 @@ def test_dark_pages_have_a_light_ink(lab):
         assert min(float(part) for part in re.findall(r"[\d.]+", ink)[:3]) > 180
         notebook.button("Stop").click()
         notebook.picture.wait_for()
-        notebook.shut_down()
-
-
-@pytest.mark.skipif("MSLEARN_SHOT" not in os.environ, reason="names no notebook to picture")
-def test_picture_of_a_notebook():
-    path = Path(os.environ["MSLEARN_SHOT"]).resolve()
-    with jupyterlab(path.parent) as lab, window(1280, 900) as page:
-        notebook = Notebook(page, lab, path.name)
-        notebook.open()
-        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        canvas = page.locator("canvas[data-points]")
-        canvas.wait_for(timeout=300_000)
-        page.wait_for_timeout(20_000)
-        drag(page, 0.6)
-        page.wait_for_timeout(8_000)
-        canvas.scroll_into_view_if_needed()
-        page.screenshot(path=SHOTS / "notebook.png")
         notebook.shut_down()

@@ -95,7 +95,9 @@ class TestLabels:
         for name, cell in load_result("labels")["cells"].items():
             task = load_task(next(t for t in ("topics", "sentiment") if t in name))
             assert cell["settings"]["texts"] == task.source.sha256[:16]
-            assert cell["settings"].get("base", start.sha256[:16]) == start.sha256[:16]
+            made_from = cell["settings"].keys() & start.hashes.keys()
+            assert all(cell["settings"][part] == start.hashes[part] for part in made_from)
+            assert ("tokenizer" in made_from) == ("lr" in cell["settings"])  # a network's cell
 
     @pytest.mark.parametrize("method", NETWORKS)
     def test_a_network_cell_run_again_gives_what_is_stored(self, method):
