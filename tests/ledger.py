@@ -36,6 +36,23 @@ class Formula:
         return True
 
 
+@dataclass(frozen=True)
+class Property:
+    """What the page says, and a check of it that speaks for itself: it asserts, or passes."""
+
+    check: Callable[[Any], None]
+    page: Any
+    mutants: Mapping[str, Any] = field(default_factory=dict)
+
+    def agrees(self, formula: Any) -> bool:
+        """Whether a version of the formula passes the check."""
+        try:
+            self.check(formula)
+        except AssertionError:
+            return False
+        return True
+
+
 def tags(page: Path) -> list[str]:
     """The numbers of the displayed equations of a notebook, in the order of the page.
 
@@ -48,7 +65,7 @@ def tags(page: Path) -> list[str]:
     return [each[0] for each in found]
 
 
-def prove(page: Path, ledger: Mapping[str, Formula]) -> type:
+def prove(page: Path, ledger: Mapping[str, Formula | Property]) -> type:
     """The test class of one chapter's ledger."""
 
     class TestLedger:
