@@ -76,6 +76,15 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, T, H, D) -> (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        # A single new position may see all that is cached; only longer stretches need the mask.
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal and time > 1)
+        y = F.scaled_dot_product_attention(q, k, v, **self._mask(time, k.shape[2], x.device))
         return self.out(y.transpose(1, 2).reshape(batch, time, d_model))
+
+    def _mask(self, time: int, seen: int, device: torch.device) -> dict:
+        """Which of `seen` positions the last `time` may look at, as the attention's arguments."""
+        if not self.causal or time == 1:  # a single new position may see all that is cached
+            return {}
+        if time == seen:
+            return {"is_causal": True}
+        # is_causal would line the two up at their starts; here they end together.
+        allowed = torch.ones(time, seen, dtype=torch.bool, device=device).tril(seen - time)
+        return {"attn_mask": allowed}
