@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import platform
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +58,8 @@ def train(
 
     A run that was stopped goes on from its last checkpoint. The folder holds weights in
     bfloat16, sizes, tokeniser, `log.jsonl` (one line a step) and a manifest with the recipe, the
-    texts' hashes, versions, device, seconds and scores. The test split is read once, at the end.
+    texts' hashes, versions, device, seconds of training over all its parts, and scores on the whole
+    of each held-out split. The test split is read once, at the end.
     """
     device = device or pick()
     corpus, hashes = english_corpus(recipe.vocab_size)
@@ -67,7 +67,6 @@ def train(
     if run.resume():
         print(f"going on from step {run.step:,}")
     print(f"{device}\n{run.model.n_params():,} parameters, {len(corpus.train):,} training tokens")
-    started, first = time.time(), run.step
     for record in tqdm(run.train(recipe.steps), total=recipe.steps, initial=run.step, unit="step"):
         if record.step % 100 == 0 or record.held_out:
             tqdm.write(str(record))
@@ -78,9 +77,9 @@ def train(
         "tokens": {"train": len(corpus.train), "seen": recipe.steps * run.batches.tokens_per_step},
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "device": str(device),
-        "seconds": {"steps": recipe.steps - first, "wall": round(time.time() - started)},
-        "valid": run.log[-1].held_out,
-        "test": HeldOut(corpus.test, recipe.context)(run.model.eval(), device),
+        "seconds": round(sum(run.batches.tokens_per_step / r.tokens_per_s for r in run.log)),
+        "valid": HeldOut(corpus.valid, recipe.context)(run.model.eval(), device),
+        "test": HeldOut(corpus.test, recipe.context)(run.model, device),
     }
     save_model(out, run.model, corpus.tokenizer, about, extra={"log.jsonl": log_lines(run.log)})
     return out
