@@ -161,22 +161,32 @@ def save_model(
 ) -> Path:
     """A finished model for others to start from: weights in `dtype`, sizes, tokeniser, history.
 
-    `extra` holds further text files by name. The folder appears whole or not at all.
+    `extra` holds further text files by name. The folder appears whole or not at all, and takes the
+    place of an earlier one only then.
     """
     folder = Path(folder)
-    partial = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+    partial, former = (
+        folder.with_name(f".{n}-{folder.name}-{os.getpid()}") for n in ("tmp", "old")
+    )
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {k: v.to(dtype).contiguous().cpu() for k, v in model.state_dict().items()}
-    save_file(weights, partial / WEIGHTS)
-    (partial / "config.json").write_text(json.dumps(asdict(model.config), indent=1))
-    tokenizer.save(partial / "tokenizer.json")
-    for name, text in (extra or {}).items():
-        (partial / name).write_text(text)
-    _seal(partial, about or {})
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    try:
+        weights = {k: v.to(dtype).contiguous().cpu() for k, v in model.state_dict().items()}
+        save_file(weights, partial / WEIGHTS)
+        (partial / "config.json").write_text(json.dumps(asdict(model.config), indent=1))
+        tokenizer.save(partial / "tokenizer.json")
+        for name, text in (extra or {}).items():
+            (partial / name).write_text(text)
+        _seal(partial, about or {})
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(former)  # a folder cannot be replaced in one move
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if former.exists() and not folder.exists():
+            former.rename(folder)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
     return folder
 
 
