@@ -47,6 +47,8 @@ ORDER = (
     "band",
     "experiments",
     "browser",
+    "baseline",
+    "bench_train",
     "bench_live",
     "bench",
     "grade",
