@@ -22,8 +22,8 @@ def test_warm_up_rises_to_the_peak_and_reaches_it(run):
         warmup_stable_decay(peak, warmup, steps, 0),
     ):
         rates = [schedule(step) for step in range(steps)]
-        rising = rates[: warmup + 1]
-        assert rising == sorted(rising) and max(rates) == pytest.approx(peak)
+        assert all(b >= a - 1e-12 * peak for a, b in pairwise(rates[: warmup + 1]))
+        assert max(rates) == pytest.approx(peak)
         if warmup:
             assert rates[0] == pytest.approx(peak / warmup)
 

@@ -1,0 +1,110 @@
+"""A recipe from the texts to the finished folder; and the folder that is in the course."""
+
+import json
+
+import pytest
+import torch
+from toys import CPU, same_weights
+
+from mslearn import data, recipes
+from mslearn.__main__ import main
+from mslearn.batches import HeldOut
+from mslearn.checkpoint import load_model, verify
+from mslearn.home import course
+from mslearn.recipes import RECIPES, Recipe, english_corpus, train
+
+TINY = Recipe(
+    steps=12, vocab_size=300, context=16, n_layers=1, n_heads=2, d_model=16, batch_size=4, warmup=2
+)
+BASE = course() / "checkpoints" / "base"
+
+
+@pytest.fixture
+def english(tmp_path, monkeypatch):
+    """Little text, and a learner's folder of its own."""
+    texts = {s: [f"{s}: the cat sat on mat {i}." for i in range(90)] for s in ("train", "valid")}
+    texts["test"] = [f"the last word on mat {i}." for i in range(90)]
+    monkeypatch.setattr(data, "english", lambda: texts)
+    monkeypatch.setenv("MSLEARN_HOME", str(tmp_path / "home"))
+    return texts
+
+
+def test_a_run_that_was_stopped_gives_the_same_model(english, tmp_path, monkeypatch):
+    whole = train("whole", TINY, tmp_path / "whole", CPU)
+    make_run = recipes.make_run
+
+    def stopping(*arguments):
+        run = make_run(*arguments)
+        batches = run.batches
+
+        class Stop:
+            tokens_per_step = batches.tokens_per_step
+
+            def __call__(self, step):
+                if step == 7:
+                    raise KeyboardInterrupt
+                return batches(step)
+
+        run.batches = Stop()
+        return run
+
+    monkeypatch.setattr(recipes, "make_run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train("parts", TINY, tmp_path / "parts", CPU, save_every=5)
+    monkeypatch.setattr(recipes, "make_run", make_run)
+    assert not (tmp_path / "parts").exists()
+    torch.manual_seed(5)
+    parts = train("parts", TINY, tmp_path / "parts", CPU, save_every=5)
+    assert same_weights(load_model(whole)[0], load_model(parts)[0])
+    logs = [(folder / "log.jsonl").read_text() for folder in (whole, parts)]
+    assert logs[0] == logs[1]
+
+
+def test_the_folder_says_how_it_was_made(english, tmp_path):
+    folder = train("tiny", TINY, tmp_path / "tiny", CPU)
+    model, tokenizer, about = load_model(folder)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(12))
+    assert rows[-1]["held_out"]["bits_per_byte"] > 0
+    assert about["recipe"]["lr"] == TINY.lr and about["device"] == str(CPU)
+    assert about["texts"].keys() == data.SOURCES.keys()
+    assert about["versions"]["torch"] == torch.__version__
+    assert about["tokens"]["seen"] == 12 * 4 * 16
+    assert tokenizer.vocab_size == model.config.vocab_size == 300
+    assert about["test"]["bits_per_byte"] != about["valid"]["bits_per_byte"]
+
+
+def test_the_tokeniser_learns_from_the_training_split_alone(english):
+    before = english_corpus(300)[0].tokenizer.merges
+    english["valid"] = english["test"] = ["zzzz zzzz zzzz"] * 90
+    assert english_corpus(300)[0].tokenizer.merges == before
+
+
+def test_the_command_takes_another_length_and_folder(english, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "base", TINY)
+    assert main(["train", "base", "--steps", "3", "--out", str(tmp_path / "x")]) == 0
+    assert f"the model is in {tmp_path / 'x'}" in capsys.readouterr().out
+    assert verify(tmp_path / "x")["recipe"]["steps"] == 3
+
+
+class TestBase:
+    def test_it_is_whole_small_and_made_by_the_recipe_that_is_shipped(self):
+        about = verify(BASE)
+        recipe = vars(RECIPES["base"])
+        assert about["recipe"] == recipe
+        assert sum(path.stat().st_size for path in BASE.iterdir()) <= 12 * 2**20
+        steps = [json.loads(line)["step"] for line in (BASE / "log.jsonl").open()]
+        assert steps == list(range(recipe["steps"]))
+
+    def test_it_was_made_from_the_texts_that_are_here(self):
+        about = verify(BASE)
+        assert about["texts"] == {name: data.load(name).sha256 for name in data.SOURCES}
+
+    def test_its_score_on_validation_texts_is_the_one_it_states(self):
+        model, tokenizer, about = load_model(BASE)
+        corpus, _ = english_corpus(about["recipe"]["vocab_size"])
+        assert corpus.tokenizer.merges == tokenizer.merges
+        beginning = HeldOut(corpus.valid, model.config.context, max_tokens=64_000)
+        logged = json.loads((BASE / "log.jsonl").read_text().splitlines()[-1])["held_out"]
+        found = beginning(model.eval(), CPU)
+        assert found["bits_per_byte"] == pytest.approx(logged["bits_per_byte"], abs=0.003)
