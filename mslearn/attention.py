@@ -5,9 +5,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mslearn.fused import normalize, rotate
 
-def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context half"]:
+
+def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context head_width"]:
     """Cosines and sines of position times frequency, frequencies from 1 down to 1/10000.
+
+    Both halves of the width have the same angles; the sines of the first are negative, so that
+    turning x is x·cos + (x with its halves swapped)·sin.
 
     Source: Su et al. 2021, RoFormer, equation 15. Raises ValueError for an odd head width.
     """
@@ -18,14 +23,8 @@ def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context half
         )
     frequencies = 10000.0 ** (-torch.arange(0, head_width, 2) / head_width)
     angles = torch.arange(context)[:, None] * frequencies
-    return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + width/2]) by its position's angle."""
-    cos, sin = table.to(x.dtype)[:, None, :, None, :]  # (2, T, half) -> two of (1, T, 1, half)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
 
 
 class Cache:
@@ -63,7 +62,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time d_model"],
-        table: Float[Tensor, "2 time half"],
+        table: Float[Tensor, "2 time width"],
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "batch time d_model"]:
@@ -71,7 +70,7 @@ class Attention(nn.Module):
         width = d_model // self.n_heads
         qkv = self.qkv(x).view(batch, time, 3 * self.n_heads, width)
         qk, v = qkv.split([2 * self.n_heads, self.n_heads], dim=2)
-        qk = rotate(F.rms_norm(qk, (width,)), table)  # queries and keys in one pass
+        qk = rotate(normalize(qk), table)  # queries and keys in one pass
         q, k = qk.chunk(2, dim=2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, T, H, D) -> (B, H, T, D)
         if cache is not None:

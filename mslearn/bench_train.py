@@ -121,7 +121,7 @@ def block(steps: Iterator[object], count: int, device: Device) -> Callable[[], N
     return work
 
 
-def train(name: str = "A", pairs: int = 9, steps: int = 4, shape: Shape | None = None) -> dict:
+def train(name: str = "A", pairs: int = 9, steps: int = 2, shape: Shape | None = None) -> dict:
     """Measure on this machine: medians of paired ratios, and in `runs` what they are medians of.
 
     `fp32_ratio` and `bf16_ratio` say how many times faster our step is than the baseline's in

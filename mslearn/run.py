@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mslearn.checkpoint import Checkpoints, random_state, set_random_state
 from mslearn.device import Device, pick
 from mslearn.schedules import Schedule
+from mslearn.transformer import Transformer
 
 Batch = tuple[Tensor, ...]
 
@@ -23,6 +24,8 @@ Batch = tuple[Tensor, ...]
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy, in nats per token, of each next token given those before it."""
     inputs, targets = batch
+    if isinstance(model, Transformer):
+        return model.loss(inputs, targets)
     logits = model(inputs)  # (B, T, V)
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
