@@ -1,0 +1,310 @@
+"""The measurements are fair and say what they are; how fast they come out is no test's business."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mslearn import bench, bench_generate, bench_learn, bench_train
+from mslearn.__main__ import main
+from mslearn.band import SMALL
+from mslearn.baseline import Baseline, Characters, plain_adamw, plain_step
+from mslearn.bench_learn import Budget, learn
+from mslearn.bench_train import SHAPES, Paired, Shape, measure_pairs
+from mslearn.device import Device
+from mslearn.recipes import Recipe
+from mslearn.schedules import constant, warmup_cosine
+from mslearn.transformer import Config, Transformer
+
+TINY = Config(vocab_size=40, context=16, n_layers=2, n_heads=2, d_model=16)
+RECIPE = Recipe(1, 300, context=16, n_layers=1, n_heads=2, d_model=16, batch_size=2, lr=0.04)
+CPU = Device("cpu", "test", None)
+
+
+@pytest.fixture(autouse=True)
+def plain_device(monkeypatch):
+    """No probe of the processor's speed: it takes time and differs from machine to machine."""
+    for module in (bench_train, bench_learn, bench_generate):
+        monkeypatch.setattr(module, "pick", lambda name=None: CPU)
+
+
+class TestBaseline:
+    def test_no_position_sees_what_comes_after_it(self):
+        torch.manual_seed(0)
+        model = Baseline(TINY)
+        tokens = torch.randint(40, (2, 16))
+        changed = tokens.clone()
+        changed[:, 9:] = (changed[:, 9:] + 1) % 40
+        before, after = model(tokens), model(changed)
+        assert torch.equal(before[:, :9], after[:, :9])
+        assert not torch.allclose(before[:, 9:], after[:, 9:])
+
+    def test_knows_where_a_token_stands(self):
+        logits = Baseline(TINY)(torch.full((1, 16), 7))
+        assert not torch.allclose(logits[0, 0], logits[0, 1])
+
+    def test_starts_at_the_loss_of_knowing_nothing(self):
+        torch.manual_seed(0)
+        config = Config(500, context=32, n_layers=2, n_heads=2, d_model=64)
+        tokens = torch.randint(500, (8, 33))
+        logits = Baseline(config)(tokens[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        assert loss.item() == pytest.approx(math.log(500), rel=0.02)
+
+    @pytest.mark.parametrize("name", SHAPES)
+    def test_has_as_many_parameters_as_ours(self, name):
+        with torch.device("meta"):
+            ours, plain = Transformer(SHAPES[name].config), Baseline(SHAPES[name].config)
+        assert plain.n_params() == pytest.approx(ours.n_params(), rel=0.1)
+
+    def test_learns(self):
+        torch.manual_seed(0)
+        model = Baseline(TINY)
+        optimizer = plain_adamw(model, lr=1e-2)
+        tokens = torch.randint(40, (4, 17))
+        batch = tokens[:, :-1], tokens[:, 1:]
+        losses = [plain_step(model, batch, optimizer) for _ in range(40)]
+        assert losses[-1] < 0.5 * losses[0]
+
+    def test_says_when_a_text_is_too_long(self):
+        with pytest.raises(ValueError, match="at most 16 tokens, got 17"):
+            Baseline(TINY)(torch.zeros(1, 17, dtype=torch.int64))
+
+    def test_decay_spares_what_is_no_matrix(self):
+        matrices, vectors = plain_adamw(Baseline(TINY)).param_groups
+        assert matrices["weight_decay"] > 0 == vectors["weight_decay"]
+        assert {p.ndim for p in vectors["params"]} == {1}
+
+
+class TestCharacters:
+    def test_rare_characters_are_bytes_and_nothing_is_lost(self):
+        characters = Characters(["aaab"] * 20, often=20)
+        assert characters.known == ["a", "b"]
+        assert characters.encode("abz") == [0, 1, 2 + ord("z")]
+        assert characters.encode("é") == [2 + byte for byte in "é".encode()]
+
+    def test_counts_the_bytes_of_its_text_and_none_for_the_end(self):
+        texts = ["naïve ☃", "x"]
+        tokens = Characters(["ï" * 30]).tokens(texts)
+        assert tokens.n_bytes == sum(len(text.encode()) for text in texts)
+        assert list(tokens.ids).count(tokens.ids.max()) == 2
+
+
+class Clocked:
+    """A clock that moves only when work is done, and slows down halfway: a busy machine."""
+
+    def __init__(self) -> None:
+        self.now, self.slow, self.done = 0.0, 1.0, []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: float):
+        def work() -> None:
+            self.done.append(name)
+            self.now += seconds * self.slow
+            if len(self.done) == 8:
+                self.slow = 5.0
+
+        return work
+
+
+class TestPairs:
+    def test_a_machine_that_slows_down_changes_no_ratio(self):
+        clock = Clocked()
+        paired = measure_pairs(clock.work("a", 3.0), clock.work("b", 2.0), 7, clock)
+        assert paired.ratio == pytest.approx(1.5)
+        assert paired.spread == pytest.approx((1.5, 1.5))
+        assert max(paired.first) == pytest.approx(5 * min(paired.first))
+
+    def test_each_goes_first_in_every_other_pair_after_a_round_to_warm_up(self):
+        clock = Clocked()
+        measure_pairs(clock.work("a", 1.0), clock.work("b", 1.0), 4, clock)
+        assert "".join(clock.done) == "ab" + "ab" + "ba" + "ab" + "ba"
+
+    def test_the_ratio_is_the_median_of_ratios_and_not_the_ratio_of_medians(self):
+        paired = Paired([1.0, 10.0, 2.0], [1.0, 2.0, 4.0])
+        assert paired.ratios == [1.0, 5.0, 0.5]
+        assert paired.ratio == 1.0
+
+    def test_no_pairs_are_refused(self):
+        with pytest.raises(ValueError, match="at least 1 pair, got 0"):
+            measure_pairs(print, print, 0)
+
+
+class TestTrain:
+    def test_says_what_was_measured(self):
+        found = bench_train.train(shape=Shape(TINY, 2), pairs=3, steps=1)
+        assert found.keys() >= {"shape", "fp32_ratio", "bf16_ratio", "peak_share", "device", "runs"}
+        assert found["fp32_ratio"] > 0 and found["peak_share"] > 0
+        assert found["bf16_ratio"] is None, "the device here has no use for bfloat16"
+        assert "3" in found["runs"]
+
+    def test_an_unknown_shape_is_named(self):
+        with pytest.raises(ValueError, match="no shape 'C': choose one of A, B"):
+            bench_train.train("C")
+
+
+class TestBudget:
+    def test_the_schedule_follows_the_clock_and_not_the_steps(self):
+        times = iter([100.0, 100.0, 105.0, 110.0, 117.0])
+        budget = Budget(10, warmup_cosine(1.0, 0, 1000, floor=0.0), lambda: next(times))
+        assert budget.share == 0.0, "the clock has not been asked"
+        rates = [budget(step) for step in range(4)]
+        assert rates == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=0.01)
+
+    def test_it_is_spent_when_its_seconds_are(self):
+        times = iter([0.0, 0.0, 5.0, 10.0])
+        budget = Budget(10, constant(1.0), lambda: next(times))
+        budget(0)
+        assert [budget.share, budget.share] == [0.5, 1.0]
+
+
+class Texts(dict):
+    """Texts by split that remember in which order they were asked for."""
+
+    def __init__(self) -> None:
+        words = ("the cat", "a dog", "sees", "the moon", "and", "sleeps")
+        text = " ".join(itertools.islice(itertools.cycle(words), 120))
+        super().__init__(train=[text] * 8, valid=[text[:600]], test=[text[100:700]])
+        self.asked = []
+
+    def __getitem__(self, split: str) -> list[str]:
+        self.asked.append(split)
+        return super().__getitem__(split)
+
+
+def ticking() -> float:
+    """A clock of one second a look."""
+    return float(next(ticking.seconds))
+
+
+ticking.seconds = itertools.count()
+
+
+@pytest.fixture
+def learnt(monkeypatch) -> tuple[Texts, dict, list]:
+    """A short measurement on its own clock; what it asked for, gave and trained."""
+    texts, trained = Texts(), []
+    train_for = bench_learn.train_for
+
+    def remember(side, rate, seed, seconds):
+        trained.append((rate, seed, texts.asked.count("test")))
+        return train_for(side, rate, seed, seconds)
+
+    monkeypatch.setattr(bench_learn, "train_for", remember)
+    rates = (0.001, 0.01, 0.1, 1e-6)
+    return texts, learn(12.0, rates, (0, 1), texts, RECIPE, ticking), trained
+
+
+class TestLearn:
+    def test_the_test_split_is_read_once_after_all_training(self, learnt):
+        texts, _, trained = learnt
+        assert texts.asked.count("test") == 1
+        assert texts.asked[-1] == "test"
+        assert {asked for _, _, asked in trained} == {0}
+
+    def test_the_baseline_gets_the_best_of_its_rates_with_every_seed(self, learnt):
+        _, found, trained = learnt
+        scores = found["baseline_rates_on_valid"]
+        assert len(scores) == 4
+        assert scores[f"{found['baseline_rate']:g}"] == min(scores.values())
+        runs = [(rate, seed) for rate, seed, _ in trained]
+        assert (found["baseline_rate"], 1) in runs
+        assert [(RECIPE.lr, 0), (RECIPE.lr, 1)] == runs[-2:]
+
+    def test_says_what_was_measured(self, learnt):
+        _, found, _ = learnt
+        assert found["seconds"] == 12.0 and found["seeds"] == 2
+        assert found["gain"] == pytest.approx(found["baseline_bpb"] - found["bpb"])
+        assert found["spread"][0] <= found["gain"] <= found["spread"][1]
+        assert len(found["by_seed"]["ours"]) == len(found["by_seed"]["baseline"]) == 2
+        assert "2 seeds" in found["runs"] and "test" in found["device"]
+        json.dumps(found)
+
+    def test_each_run_ends_when_its_seconds_are_spent(self, learnt):
+        _, found, _ = learnt
+        assert all(1 <= n <= 12 for steps in found["steps"].values() for n in steps)
+
+    def test_the_threads_are_given_back(self, learnt):
+        before = torch.get_num_threads()
+        with bench_learn.one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == before
+
+    def test_a_vocabulary_that_takes_all_the_time_is_refused(self):
+        with pytest.raises(ValueError, match="left none to train; give more seconds"):
+            learn(0.5, (1e-3,), (0,), Texts(), RECIPE, ticking)
+
+    def test_no_rates_are_refused(self):
+        with pytest.raises(ValueError, match="a rate and a seed at least"):
+            learn(rates=(), texts=Texts())
+
+    def test_by_default_four_rates_two_seeds_and_the_sizes_the_bar_names(self):
+        assert len(bench_learn.RATES) >= 4 and len(bench_learn.SEEDS) == 2
+        assert (SMALL.n_layers, SMALL.n_heads, SMALL.d_model) == (4, 4, 128)
+
+
+class TestGenerate:
+    def test_says_what_was_measured(self):
+        config = Config(40, context=32, n_layers=1, n_heads=2, d_model=16)
+        found = bench_generate.generate(pairs=2, new=4, config=config)
+        assert found["cached_ratio"] > 0 and found["new_tokens"] == 4
+        assert "2 pairs" in found["runs"] and "test" in found["device"]
+        assert "vocabulary 40" in found["model"]
+
+    def test_a_text_longer_than_the_context_is_refused(self):
+        with pytest.raises(ValueError, match="ask for 1 to 240 new tokens"):
+            bench_generate.generate(new=241)
+
+
+RESULT = {"cached_ratio": 9.5, "spread": (9.0, 10.0), "runs": "median of 2 pairs", "none": None}
+
+
+class TestCommand:
+    def test_prints_a_table_and_one_json_object_last(self, monkeypatch, capsys):
+        monkeypatch.setattr(bench, "generate", lambda **_: RESULT)
+        assert main(["bench", "generate", "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert json.loads(lines[-1]) == json.loads(json.dumps(RESULT))
+        assert lines[0] == "mslearn bench generate" and "9.5" in lines[1]
+        assert not any(line.startswith("{") for line in lines[:-1])
+
+    def test_without_json_people_read_the_table_alone(self, monkeypatch, capsys):
+        monkeypatch.setattr(bench, "generate", lambda **_: RESULT)
+        assert main(["bench", "generate"]) == 0
+        assert "{" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("name", bench.NAMES)
+    def test_quick_asks_for_less(self, monkeypatch, name):
+        asked = []
+        monkeypatch.setattr(bench, name, lambda *_, **settings: asked.append(settings) or {})
+        bench.measurement(name)()
+        bench.measurement(name, quick=True)()
+        assert not asked[0] and asked[1]
+
+    def test_the_shape_reaches_the_measurement(self, monkeypatch, capsys):
+        monkeypatch.setattr(bench, "train", lambda shape, **_: {"shape": shape})
+        assert main(["bench", "train", "--shape", "B"]) == 0
+        assert "B" in capsys.readouterr().out
+
+    def test_same_names_in_two_places_keep_both_values(self):
+        text = bench.table("learn", {"by_seed": {"ours": [1.0]}, "steps": {"ours": [2]}})
+        assert [line.split() for line in text.splitlines()[2::2]] == [["ours", "1"], ["ours", "2"]]
+
+    @pytest.mark.parametrize("words", [["fly"], ["train", "--shape", "C"]])
+    def test_what_cannot_be_measured_is_refused(self, words, capsys):
+        with pytest.raises(SystemExit):
+            main(["bench", *words])
+        assert "invalid choice" in capsys.readouterr().err
+
+    def test_no_threads_are_refused(self, capsys):
+        assert main(["bench", "train", "--threads", "0"]) == 1
+        assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+
+    def test_an_unknown_measurement_is_named(self):
+        with pytest.raises(ValueError, match="no measurement 'fly'"):
+            bench.measurement("fly")
