@@ -86,7 +86,7 @@ def _draw_score(ax: Any, run: Run, name: str, band: Band | None) -> None:
         style = {"color": plot.COLOURS[1], "ls": "--", "marker": "o", "markersize": 4}
         ax.plot(*zip(*held, strict=True), **style, label="held out")
     ax.set_ylabel("loss (nats)" if name == "loss" else name.replace("_", " "))
-    plot.legend(ax, loc="upper right")
+    plot.legend(ax, loc="upper right" if name == "loss" else "best")  # an accuracy rises
 
 
 def _draw_rate(ax: Any, run: Run, plan: list[tuple[int, float]]) -> None:
