@@ -39,6 +39,11 @@ class Corpus:
     """The tokens of three splits: `train`, `valid` and `test`."""
 
     def __init__(self, folder: Path, tokenizer: BPE) -> None:
+        if tokenizer.vocab_size > 2**16:
+            raise ValueError(
+                f"ids are kept in 16 bits, got a vocabulary of {tokenizer.vocab_size}; train the "
+                "tokeniser with vocab_size=65536 or less"
+            )
         self.folder, self.tokenizer = folder, tokenizer
         lengths = [len(tokenizer.decode_bytes([i])) for i in range(tokenizer.vocab_size)]
         lengths[tokenizer.end] = 0
@@ -49,7 +54,7 @@ class Corpus:
         """Encode every split once and keep it in the learner's folder, keyed by its content.
 
         Each document ends with the tokenizer's end mark. A second call with the same texts and
-        tokenizer maps the files that are there.
+        tokenizer maps the files that are there; one that is damaged is written anew.
         """
         key = hashlib.sha256()
         key.update(json.dumps(tokenizer.merges).encode())
@@ -58,25 +63,43 @@ class Corpus:
                 key.update(text.encode() + b"\0")
         corpus = cls(home() / "tokens" / f"{name}-{key.hexdigest()[:16]}", tokenizer)
         for split, documents in texts.items():
-            if not (corpus.folder / f"{split}.bin").exists():
+            if not corpus._is_whole(split):
                 corpus._write(split, documents)
         return corpus
+
+    def _is_whole(self, split: str) -> bool:
+        """Whether the ids on the disk are those that were written, by the hash beside them."""
+        path = self.folder / f"{split}.bin"
+        try:
+            return path.with_suffix(".sha256").read_text() == _sha256(path)
+        except OSError:
+            return False
 
     def _write(self, split: str, documents: Iterable[str]) -> None:
         """Under another name first, so that a half-written file is never taken for a whole one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{split}.bin.{os.getpid()}.part"
-        with part.open("wb") as file:
-            for document in documents:
-                ids = [*self.tokenizer.encode(document), self.tokenizer.end]
-                file.write(np.array(ids, dtype=np.uint16).tobytes())
-        part.replace(self.folder / f"{split}.bin")
+        try:
+            with part.open("wb") as file:
+                for document in documents:
+                    ids = [*self.tokenizer.encode(document), self.tokenizer.end]
+                    file.write(np.array(ids, dtype=np.uint16).tobytes())
+            digest = _sha256(part)
+            part.replace(self.folder / f"{split}.bin")
+        finally:
+            part.unlink(missing_ok=True)
+        (self.folder / f"{split}.sha256").write_text(digest)
 
     def __getattr__(self, split: str) -> Tokens:
         path = self.__dict__["folder"] / f"{split}.bin"
         if split not in ("train", "valid", "test") or not path.exists():
             raise AttributeError(f"a corpus has train, valid and test where built, not {split!r}")
         return Tokens(np.memmap(path, dtype=np.uint16, mode="r"), self.token_bytes)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Batches:
@@ -122,8 +145,9 @@ class HeldOut:
     """Bits per byte of a model on tokens it does not train on: `held_out(model, device)`.
 
     Windows follow one another, each token but the first is predicted once, with up to `context`
-    tokens before it. `max_tokens` measures on the beginning only. Comparable between tokenisers,
-    because the text's bytes are counted and not its tokens.
+    tokens before it; a rest shorter than a window is left out, its bytes too. `max_tokens` measures
+    on the beginning only. Comparable between tokenisers, because the text's bytes are counted and
+    not its tokens.
     """
 
     def __init__(

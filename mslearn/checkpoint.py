@@ -46,8 +46,6 @@ class Checkpoints:
             save_file({k: v.contiguous().cpu() for k, v in weights.items()}, partial / WEIGHTS)
             torch.save(state, partial / STATE)
             _seal(partial, {"step": step, **about})
-            for path in (*partial.iterdir(), partial):
-                _flush(path)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             _flush(self.folder)
@@ -80,17 +78,19 @@ class Checkpoints:
                 verify(path)
                 return load_file(path / WEIGHTS), torch.load(path / STATE, weights_only=True)
             except (OSError, ValueError) as error:
-                warnings.warn(f"{error}; the checkpoint before it is used", stacklevel=2)
+                warnings.warn(f"{error}; this checkpoint is passed over", stacklevel=2)
         return None
 
 
 def _seal(folder: Path, about: dict) -> None:
-    """Write the manifest of every file in `folder`, and the manifest's own hash beside it."""
+    """Write the manifest of every file in `folder` and its own hash beside it; flush them all."""
     files = {
         p.name: {"sha256": sha256(p), "bytes": p.stat().st_size} for p in sorted(folder.iterdir())
     }
     (folder / MANIFEST).write_text(json.dumps({**about, "files": files}, indent=1))
     (folder / SEAL).write_text(sha256(folder / MANIFEST))
+    for path in (*folder.iterdir(), folder):
+        _flush(path)
 
 
 def verify(folder: Path) -> dict:
@@ -165,10 +165,10 @@ def save_model(
     place of an earlier one only then.
     """
     folder = Path(folder)
-    partial, former = (
-        folder.with_name(f".{n}-{folder.name}-{os.getpid()}") for n in ("tmp", "old")
-    )
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, former = (folder.with_name(f".{name}-{folder.name}") for name in ("tmp", "old"))
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left behind
+    if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         weights = {k: v.to(dtype).contiguous().cpu() for k, v in model.state_dict().items()}
@@ -176,7 +176,7 @@ def save_model(
         (partial / "config.json").write_text(json.dumps(asdict(model.config), indent=1))
         tokenizer.save(partial / "tokenizer.json")
         for name, text in (extra or {}).items():
-            (partial / name).write_text(text)
+            (partial / name).write_text(text, encoding="utf-8")
         _seal(partial, about or {})
         with contextlib.suppress(FileNotFoundError):
             folder.rename(former)  # a folder cannot be replaced in one move

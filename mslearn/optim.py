@@ -1,6 +1,6 @@
 """Optimisers: how a gradient becomes a step. AdamW for any tensor, Muon for matrices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ class AdamW(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -92,9 +92,15 @@ class Muon(torch.optim.Optimizer):
         defaults = dict(lr=lr, muon=False, momentum=momentum, newton_steps=newton_steps)
         defaults |= dict(betas=betas, eps=eps, weight_decay=weight_decay)
         super().__init__(params, defaults)
+        shapes = [tuple(p.shape) for g in self.param_groups if g["muon"] for p in g["params"]]
+        if wrong := [shape for shape in shapes if len(shape) != 2]:
+            raise ValueError(
+                f"Muon steps matrices, got a tensor of shape {wrong[0]}; put it in a group without "
+                "muon=True"
+            )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self) -> None:
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not group["muon"]:

@@ -138,18 +138,18 @@ class Run:
 
     def _one_step(self) -> tuple[float, float]:
         """Forward, backward, clip, step. One wait for the device: to read loss and norm."""
+        self.optimizer.zero_grad(set_to_none=True)  # a step that was interrupted left some behind
         batch = [self.device.to(tensor) for tensor in self.batches(self.step)]
         total = torch.zeros((), device=self.device.torch_device)
         for part in zip(*(tensor.chunk(self.accumulate) for tensor in batch), strict=True):
             with self.device.autocast():
-                loss = self.loss(self.model, part) / self.accumulate
+                loss = self.loss(self.model, part) * (len(part[0]) / len(batch[0]))
             loss.backward()
             total += loss.detach()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf)
         loss_value, norm_value = torch.stack([total, norm.to(total.dtype)]).tolist()
         if math.isfinite(loss_value) and math.isfinite(norm_value):
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return loss_value, norm_value
 
     def _set_rate(self) -> float:
@@ -222,5 +222,7 @@ class Run:
         self.step = state["step"]
         self.log = [Record(*values) for values in state["log"]]
         self.events = [Event(*values) for values in state["events"]]
+        by_hand = [event.value for event in self.events if event.name == "lr"]
+        self.controls.lr = self._seen.lr = by_hand[-1] if by_hand else None
         set_random_state(state["random"])
         return True

@@ -7,7 +7,7 @@ Schedule = Callable[[int], float]
 
 
 def _check(peak: float, warmup: int, steps: int) -> None:
-    if peak <= 0:
+    if not peak > 0:
         raise ValueError(f"rate must be positive, got {peak}; pass for example 3e-4")
     if not 0 <= warmup < steps:
         raise ValueError(
@@ -27,6 +27,8 @@ def warmup_cosine(peak: float, warmup: int, steps: int, floor: float = 0.1) -> S
     Source: Loshchilov and Hutter 2017, SGDR, equation 5, with warm-up and without restarts.
     """
     _check(peak, warmup, steps)
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor is a share of the peak between 0 and 1, got {floor}")
 
     def schedule(step: int) -> float:
         if step < warmup:

@@ -86,7 +86,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "batch time d_model"]:
         """The last hidden state of each position, normalised: what heads are put on.
 
-        With a `cache`, `tokens` follow what it holds. Raises ValueError past the context.
+        With a `cache`, `tokens` follow what it holds. Raises ValueError past the context and, on a
+        CPU, for an id outside the vocabulary; a GPU would have to wait to say so.
         """
         start = cache.length if cache else 0
         stop = start + tokens.shape[1]
@@ -95,12 +96,21 @@ class Transformer(nn.Module):
                 f"the model reads at most {self.config.context} tokens, got {stop}; shorten the "
                 "text or build the model with a longer context"
             )
-        x = normalize(self.embedding(tokens))
+        x = normalize(self._embed(tokens))
         for layer, block in enumerate(self.blocks):
             x = block(x, self.table[:, start:stop], cache, layer)
         if cache:
             cache.length = stop
         return normalize(x)
+
+    def _embed(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d_model"]:
+        try:
+            return self.embedding(tokens)
+        except IndexError as error:
+            raise ValueError(
+                f"token ids must be 0 to {self.config.vocab_size - 1}, got {int(tokens.min())} to "
+                f"{int(tokens.max())}; use the tokeniser the model was made for"
+            ) from error
 
     def forward(
         self, tokens: Int[Tensor, "batch time"], cache: Cache | None = None

@@ -48,6 +48,12 @@ class TestBatches:
             cuts.append(int(seen[0]) % 16)
         assert len(set(cuts)) > 1
 
+    def test_every_offset_comes_up(self):
+        ids = np.arange(300, dtype=np.uint16)
+        batches = Batches(Tokens(ids, np.ones(300)), 8, 4)
+        passes = (batches(number * batches.steps_per_pass)[0] for number in range(200))
+        assert {int(inputs[0, 0]) % 8 for inputs in passes} == set(range(8))
+
     def test_too_little_text_is_refused_in_words(self):
         with pytest.raises(ValueError, match=r"60 tokens hold 2 windows of 16, fewer than one"):
             Batches(tokens(60), 16, 4)
@@ -92,9 +98,25 @@ class TestCorpus:
         with pytest.raises(KeyboardInterrupt):
             Corpus.build("toy", TEXTS, corpus.tokenizer)
         monkeypatch.undo()
-        assert not (corpus.folder / "train.bin").exists()
-        corpus._write("train", TEXTS["train"])
-        assert corpus.train.n_bytes == sum(len(d.encode()) for d in TEXTS["train"])
+        assert not list(corpus.folder.glob("train.bin*"))
+        again = Corpus.build("toy", TEXTS, corpus.tokenizer)
+        assert again.train.n_bytes == sum(len(d.encode()) for d in TEXTS["train"])
+
+    @pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "no hash"])
+    def test_one_that_was_damaged_on_the_disk_is_encoded_anew(self, corpus, damage):
+        path = corpus.folder / "train.bin"
+        whole = path.read_bytes()
+        if damage == "no hash":
+            path.with_suffix(".sha256").unlink()
+        flipped = bytes([whole[0] ^ 1]) + whole[1:]
+        path.write_bytes({"flipped": flipped, "cut": whole[:-2], "emptied": b""}.get(damage, whole))
+        again = Corpus.build("toy", TEXTS, corpus.tokenizer)
+        assert path.read_bytes() == whole == again.train.ids.tobytes()
+
+    def test_ids_that_do_not_fit_are_refused_in_words(self, corpus, monkeypatch):
+        monkeypatch.setattr(BPE, "vocab_size", 65_537)
+        with pytest.raises(ValueError, match="16 bits, got a vocabulary of 65537"):
+            Corpus.build("toy", TEXTS, corpus.tokenizer)
 
     def test_a_split_there_is_not_is_named(self, corpus):
         with pytest.raises(AttributeError, match="train, valid and test where built, not 'tset'"):

@@ -67,7 +67,7 @@ class TestDamage:
             path.unlink()
         else:
             path.write_bytes(path.read_bytes()[: -1 if damage == "cut" else 0])
-        with pytest.warns(UserWarning, match=f"{name}.*the checkpoint before it is used"):
+        with pytest.warns(UserWarning, match=f"{name}.*this checkpoint is passed over"):
             _, state = Checkpoints(folder).latest()
         assert state["step"] == 1
 
@@ -178,6 +178,14 @@ class TestModel:
         monkeypatch.undo()
         assert [path.name for path in tmp_path.iterdir()] == ["m"]
         assert load_model(tmp_path / "m")[2]["x"] == 1
+
+    def test_what_a_killed_process_left_is_used_up(self, tmp_path, model, tokenizer):
+        for left in (".tmp-m", ".old-m"):
+            (tmp_path / left).mkdir()
+            (tmp_path / left / "half").write_text("x")
+        for _ in range(2):  # with no model there, and with one
+            save_model(tmp_path / "m", model, tokenizer)
+        assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
     def test_damage_is_named(self, tmp_path, model, tokenizer):
         folder = save_model(tmp_path / "m", model, tokenizer)

@@ -96,6 +96,22 @@ def test_bfloat16_work_leaves_weights_and_averages_in_float32():
     assert {v.dtype for v in (*kept, *model.parameters())} == {torch.float32}
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_each_singular_value_goes_through_the_polynomial(steps):
+    x = numbers(9, 5)
+    expected = torch.linalg.svdvals(x) / x.norm()
+    for _ in range(steps):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    found = torch.linalg.svdvals(orthogonalize(x, steps))
+    assert torch.allclose(found, expected.sort(descending=True).values, rtol=1e-6)
+
+
+def test_muon_refuses_what_is_no_matrix():
+    bias = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match=r"Muon steps matrices, got a tensor of shape \(3,\)"):
+        Muon([dict(params=[bias], muon=True)])
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
 def test_a_rate_that_is_not_positive_is_refused(rate):
     for kind in (AdamW, lambda params, lr: Muon([dict(params=params)], lr=lr)):

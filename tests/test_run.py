@@ -55,6 +55,22 @@ class TestResume:
         assert again.log == run.log
         assert again.events == [Event(0, "lr", 0.001, 0.0)]
 
+    def test_a_rate_by_hand_stays_in_the_hand(self, tmp_path):
+        def driven(folder, steps):
+            run = make_run(folder, save_every=5)
+            for record in run.train(steps):
+                if record.step == 2:
+                    run.controls.lr = 0.003
+            return run
+
+        whole = driven(tmp_path / "whole", 15)
+        driven(tmp_path / "parts", 10)
+        again = make_run(tmp_path / "parts")
+        assert again.resume()
+        finish(again, 15)
+        assert [r.lr for r in again.log] == [r.lr for r in whole.log]
+        assert again.events == whole.events and same_weights(again.model, whole.model)
+
     def test_without_a_checkpoint_nothing_changes(self, tmp_path, undisturbed):
         run = make_run(tmp_path)
         assert run.resume() is False and make_run().resume() is False
@@ -141,15 +157,30 @@ class TestStep:
             return cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
 
         gradients = []
-        for parts in (1, 4):
+        for parts in (1, 3, 4):  # 4 rows do not divide by 3
             run = make_run(loss=exact, accumulate=parts, clip=0.0)
             run.model.double()
             run.optimizer.step = lambda run=run: gradients.append(
                 torch.cat([p.grad.flatten() for p in run.model.parameters()])
             )
             finish(run, 1)
-        whole, summed = gradients
-        assert whole.norm() > 0 and torch.allclose(whole, summed, rtol=1e-12, atol=1e-14)
+        whole, *summed = gradients
+        assert whole.norm() > 0 and len(summed) == 2
+        assert all(torch.allclose(whole, parts, rtol=1e-12, atol=1e-14) for parts in summed)
+
+    def test_a_step_that_was_interrupted_leaves_nothing_behind(self):
+        calls = []
+
+        def interrupted(model, batch):
+            calls.append(batch)
+            if len(calls) == 4:  # half-way through the second step
+                raise KeyboardInterrupt
+            return next_token_loss(model, batch)
+
+        run, whole = (make_run(loss=loss, accumulate=2) for loss in (interrupted, next_token_loss))
+        with pytest.raises(KeyboardInterrupt):
+            finish(run, 5)
+        assert same_weights(finish(run, 5).model, finish(whole, 5).model)
 
     def test_the_gradient_is_cut_to_the_norm_and_its_own_is_logged(self):
         run, seen = make_run(loss=lambda m, b: 100 * next_token_loss(m, b)), []

@@ -67,7 +67,11 @@ def test_constant_is_constant():
 def test_what_makes_no_schedule_is_refused_in_words(make):
     with pytest.raises(ValueError, match="rate must be positive, got -1"):
         make(-1, 0, 10)
+    with pytest.raises(ValueError, match="rate must be positive, got nan"):
+        make(math.nan, 0, 10)
     with pytest.raises(ValueError, match="shorter than the run, got 10 of 10 steps"):
         make(1.0, 10, 10)
     with pytest.raises(ValueError, match="share of the run between 0 and 1, got 2"):
         warmup_stable_decay(1.0, 0, 10, 2)
+    with pytest.raises(ValueError, match="share of the peak between 0 and 1, got -1"):
+        warmup_cosine(1.0, 0, 10, floor=-1)

@@ -136,7 +136,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("bad", [40, -1])
     def test_an_id_outside_the_vocabulary(self, model, bad):
-        with pytest.raises(IndexError, match="index out of range"):
+        with pytest.raises(ValueError, match=f"must be 0 to 39, got .*{bad}.*; use the tokeniser"):
             model(torch.tensor([[1, bad]]))
 
     def test_sizes_that_make_no_model(self):
