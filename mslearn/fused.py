@@ -77,6 +77,8 @@ class _Rotate(torch.autograd.Function):
 def rotate(x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + width/2]) by its position's angle, from `rotary_table`."""
     cos, sin = table.to(x.dtype)[:, None, :, None, :]  # (2, T, width) -> two of (1, T, 1, width)
+    if not torch.is_grad_enabled():  # one new token at a time: the detour costs more than the turn
+        return torch.addcmul(x * cos, swap_halves(x), sin)
     return _Rotate.apply(x, cos, sin)
 
 
