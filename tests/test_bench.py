@@ -197,7 +197,7 @@ def learnt(monkeypatch) -> tuple[Texts, dict, list]:
 
     monkeypatch.setattr(bench_learn, "train_for", remember)
     rates = (0.001, 0.01, 0.1, 1e-6)
-    return texts, learn(12.0, rates, (0, 1), texts, RECIPE, ticking), trained
+    return texts, learn(12.0, rates, (0, 1), texts, RECIPE, RECIPE, ticking), trained
 
 
 class TestLearn:
@@ -237,7 +237,7 @@ class TestLearn:
 
     def test_a_vocabulary_that_takes_all_the_time_is_refused(self):
         with pytest.raises(ValueError, match="left none to train; give more seconds"):
-            learn(0.5, (1e-3,), (0,), Texts(), RECIPE, ticking)
+            learn(0.5, (1e-3,), (0,), Texts(), RECIPE, RECIPE, ticking)
 
     def test_no_rates_are_refused(self):
         with pytest.raises(ValueError, match="a rate and a seed at least"):
@@ -245,7 +245,8 @@ class TestLearn:
 
     def test_by_default_four_rates_two_seeds_and_the_sizes_the_bar_names(self):
         assert len(bench_learn.RATES) >= 4 and len(bench_learn.SEEDS) == 2
-        assert (SMALL.n_layers, SMALL.n_heads, SMALL.d_model) == (4, 4, 128)
+        for recipe in (SMALL, bench_learn.PLAIN):
+            assert (recipe.n_layers, recipe.n_heads, recipe.d_model) == (4, 4, 128)
 
 
 class TestGenerate:
