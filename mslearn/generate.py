@@ -25,13 +25,23 @@ def choose(
     """
     if temperature == 0:
         return int(logits.argmax())
-    values, ids = (logits.float().cpu() / temperature).sort(descending=True)
+    scaled = logits.float().cpu() / temperature
+    if top_k is None and top_p is None:  # nothing is left out: sorting would cost more than drawing
+        return _draw(scaled.softmax(0), generator)
+    values, ids = scaled.sort(descending=True)
     kept = min(top_k or len(values), len(values))
     probabilities = values[:kept].softmax(0)
     if top_p is not None:
         before = probabilities.cumsum(0) - probabilities  # the likeliest always has 0 before it
         probabilities = torch.where(before < top_p, probabilities, 0.0)
-    return int(ids[torch.multinomial(probabilities, 1, generator=generator)])
+    return int(ids[_draw(probabilities, generator)])
+
+
+def _draw(probabilities: Float[Tensor, " vocab"], generator: torch.Generator) -> int:
+    """An index by its share of the sum: where a uniform number falls among the running sums."""
+    sums = probabilities.double().cumsum(0)
+    point = sums[-1] * torch.rand(1, generator=generator, dtype=torch.float64)
+    return int(torch.searchsorted(sums, point, right=True))
 
 
 def generate(
