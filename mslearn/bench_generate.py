@@ -1,12 +1,13 @@
 """What a cache saves in generation: the same text with and without it, in turn, in one run."""
 
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mslearn.bench_train import SHAPES, Paired, measure_pairs
+from mslearn.bench_train import SHAPES, Paired, clock_of, measure_pairs
 from mslearn.device import Device, pick
 from mslearn.generate import generate as tokens_after
 from mslearn.transformer import Config, Transformer
@@ -40,7 +41,9 @@ def generate(
 
         return work
 
-    return _summary(measure_pairs(way(cache=False), way(cache=True), pairs), new, config, device)
+    clock, _ = clock_of(device)
+    paired = measure_pairs(way(cache=False), way(cache=True), pairs, clock)
+    return _summary(paired, new, config, device)
 
 
 def _summary(paired: Paired, new: int, config: Config, device: Device) -> dict[str, Any]:
@@ -48,11 +51,11 @@ def _summary(paired: Paired, new: int, config: Config, device: Device) -> dict[s
     return {
         "cached_ratio": paired.ratio,
         "spread": paired.spread,
-        "cached_tokens_per_s": new / min(paired.second),
-        "uncached_tokens_per_s": new / min(paired.first),
+        "cached_tokens_per_s": new / statistics.median(paired.second),
+        "uncached_tokens_per_s": new / statistics.median(paired.first),
         "new_tokens": new,
         "prompt_tokens": PROMPT,
         "model": f"{sizes}, vocabulary {config.vocab_size}, context {config.context}, batch 1",
         "device": str(device),
-        "runs": f"median of {len(paired.ratios)} pairs, in turn",
+        "runs": f"median of {len(paired.ratios)} pairs, in turn, {clock_of(device)[1]}",
     }

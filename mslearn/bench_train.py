@@ -12,7 +12,7 @@ from torch import nn
 
 from mslearn.baseline import Baseline, plain_adamw, plain_step
 from mslearn.batches import Batches, Tokens
-from mslearn.device import Device, matmul_peak, pick
+from mslearn.device import Device, pick
 from mslearn.optim import AdamW
 from mslearn.run import Run
 from mslearn.transformer import Config, Transformer
@@ -121,12 +121,37 @@ def block(steps: Iterator[object], count: int, device: Device) -> Callable[[], N
     return work
 
 
+def clock_of(device: Device) -> tuple[Callable[[], float], str]:
+    """The clock for a device, and its name.
+
+    On one thread of a CPU it counts the processor's own time: that is the time on a quiet machine,
+    whatever else runs. Several threads or another device need the time on the wall.
+    """
+    if device.name == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time, "processor time"
+    return time.perf_counter, "time on the wall"
+
+
+def peak(device: Device, size: int = 1024, runs: int = 15) -> float:
+    """FLOP/s of a square matrix product, a median by the same clock as the steps."""
+    clock, _ = clock_of(device)
+    dtype = device.amp_dtype or torch.float32
+    left = torch.randn(size, size, device=device.torch_device, dtype=dtype)
+    seconds = []
+    for _ in range(runs + 2):  # the first two build the kernel and wake the processor
+        started = clock()
+        left @ left
+        device.synchronize()
+        seconds.append(clock() - started)
+    return 2 * size**3 / statistics.median(seconds[2:])
+
+
 def train(name: str = "A", pairs: int = 9, steps: int = 2, shape: Shape | None = None) -> dict:
     """Measure on this machine: medians of paired ratios, and in `runs` what they are medians of.
 
     `fp32_ratio` and `bf16_ratio` say how many times faster our step is than the baseline's in
     float32; the second is None where bfloat16 gains nothing. `peak_share` is the share of the
-    fastest matrix product measured here that our float32 step reaches.
+    rate of a large matrix product measured beside it that our float32 step reaches.
     """
     if shape is None:
         if name not in SHAPES:
@@ -136,19 +161,20 @@ def train(name: str = "A", pairs: int = 9, steps: int = 2, shape: Shape | None =
     full = replace(fast, amp_dtype=None)
     tokens = random_tokens(shape.config.vocab_size)
     plain = block(baseline_steps(shape, tokens, full), steps, full)
-    formats = {"fp32": full} | ({"bf16": fast} if fast.amp_dtype else {})
-    found: dict[str, Any] = {"shape": name, "fp32_ratio": None, "bf16_ratio": None}
+    found = {"shape": name, "fp32_ratio": None, "bf16_ratio": None, "peak_share": None}
     details: dict[str, Any] = {}
-    flops = Transformer(shape.config).flops_per_token() * shape.tokens_per_step * steps
-    for label, device in formats.items():
+    for label, device in {"fp32": full, **({"bf16": fast} if fast.amp_dtype else {})}.items():
         ours = block(our_steps(shape, tokens, device), steps, device)
-        paired = measure_pairs(plain, ours, pairs)
+        paired = measure_pairs(plain, ours, pairs, clock_of(device)[0])
+        n_tokens = shape.tokens_per_step * steps
+        flops = Transformer(shape.config).flops_per_token() * n_tokens
         found[f"{label}_ratio"] = paired.ratio
-        fastest = min(paired.second)
-        details[f"{label}_spread"] = paired.spread
-        details[f"{label}_peak_share"] = flops / fastest / matmul_peak(device)
-        details[f"{label}_tokens_per_s"] = shape.tokens_per_step * steps / fastest
-        details["baseline_tokens_per_s"] = shape.tokens_per_step * steps / min(paired.first)
-    found["peak_share"] = details["fp32_peak_share"]
-    runs = f"{pairs} pairs of {steps} steps each, in turn"
+        details[label] = {
+            "ratios": [round(ratio, 3) for ratio in paired.ratios],
+            "tokens_per_s": n_tokens / statistics.median(paired.second),
+            "baseline_tokens_per_s": n_tokens / statistics.median(paired.first),
+            "peak_share": flops / statistics.median(paired.second) / peak(device),
+        }
+    found["peak_share"] = details["fp32"]["peak_share"]
+    runs = f"{pairs} pairs of {steps} steps each, in turn; {clock_of(fast)[1]}"
     return {**found, "device": str(fast), "runs": runs, **details}
