@@ -91,13 +91,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         kept = targets != IGNORED
-        share = kept / kept.sum()  # of each position in the mean
+        share = kept.to(weight.dtype) / kept.sum()  # of each position in the mean
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         with torch.autocast(kind, enabled=False):
-            loss, *gradients = _by_rows(
-                x.to(dtype), weight.to(dtype), targets.clamp_min(0), share.to(weight.dtype)
-            )
+            loss, *gradients = _by_rows(x.to(dtype), weight.to(dtype), targets.clamp_min(0), share)
         ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(gradients, (x, weight), strict=True)))
         return loss
 
