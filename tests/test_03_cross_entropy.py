@@ -90,6 +90,11 @@ def certain(g: torch.Generator) -> tuple[Tensor, Tensor]:
     return z, y
 
 
+def precisely(*numbers: float) -> Tensor:
+    """Python's numbers in their own 64 bits, which torch would round to 32."""
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def lead_at_minimum(n_classes: int, share: float) -> Tensor:
     """The lead of the true logit where torch's smoothed loss has derivative 0, by bisection."""
 
@@ -415,14 +420,12 @@ LEDGER = {
     ),
     "3.41": Formula(
         lambda g: (int(torch.randint(2, 20, (), generator=g)), 0.05),
-        lambda k, share: torch.stack(
-            [
-                torch.tensor((1 - share + share / k) / (share / k)).log(),
-                torch.tensor(1 + k * (1 - share) / share).log(),
-            ]
+        lambda k, share: precisely(
+            math.log((1 - share + share / k) / (share / k)),
+            math.log(1 + k * (1 - share) / share),
         ),
         lambda k, share: lead_at_minimum(k, share).expand(2),
-        {"1 forgotten": lambda k, share: torch.tensor(k * (1 - share) / share).log().expand(2)},
+        {"1 forgotten": lambda k, share: precisely(*[math.log(k * (1 - share) / share)] * 2)},
     ),
 }
 
