@@ -5,7 +5,8 @@ Notebooks are run with nbval. What it leaves open is settled here, once:
   or by less than 1e-5 (rounding errors differ between processors); whole numbers may not differ;
 - seconds, rates per second, memory addresses and temporary folders are not compared;
 - a picture has to be there, but its bytes may differ; widgets are not compared;
-- a cell that was never run in the stored notebook fails rather than pass uncompared.
+- a cell that was never run in the stored notebook fails rather than pass uncompared;
+- each notebook meets a learner who has answered nothing yet, whatever notebook ran before.
 """
 
 import json
@@ -26,6 +27,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-5
 CELL_SECONDS = 300.0  # a whole chapter stays under 180 on two quiet cores
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d*(?:[eE][-+]?\d+)?|[eE][-+]?\d+)(?!\d)")
+LAST = pytest.StashKey[Path]()  # the notebook whose cell ran last
 TIME = r"(?:ns|us|µs|ms|s|sec|seconds?|min|minutes?|h|hours?)"
 UNCOMPARED = (
     (re.compile(rf"[\d.,]+(?:e[-+]?\d+)?\s?(?:{TIME}|[A-Za-z]+/s)(?![\w/])"), "<time>"),
@@ -52,11 +54,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse a cell whose stored notebook was never run: nbval would pass it uncompared."""
-    if not isinstance(item, IPyNbCell) or not item.options["check"] or item.options["skip"]:
+    if not isinstance(item, IPyNbCell):
+        return
+    if item.config.stash.get(LAST, None) != item.path:
+        item.config.stash[LAST] = item.path
+        forget_answers()
+    if not item.options["check"] or item.options["skip"]:
         return
     if item.cell.execution_count is None and item.cell.source.strip():
         notebook = item.path.relative_to(item.config.rootpath).as_posix()
         pytest.fail(f"stored without having been run; run `python -m mslearn build {notebook}`")
+
+
+def forget_answers() -> None:
+    """Take the learner's predictions and marks away: a notebook shows those of the one before."""
+    for name in ("predictions.json", "progress.json"):
+        (home() / name).unlink(missing_ok=True)
 
 
 def compare_outputs(cell: IPyNbCell, test: list, ref: list, skip_compare=None) -> bool:

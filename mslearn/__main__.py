@@ -1,4 +1,4 @@
-"""The command line: `mslearn data | train | experiment | build | doctor | bench`."""
+"""The command line: `mslearn data | train | experiment | ledger | build | doctor | bench`."""
 
 import argparse
 import importlib
@@ -8,6 +8,7 @@ COMMANDS = {
     "data": "list the texts, or fetch them",
     "train": "train a named recipe, such as `base`",
     "experiment": "run a named experiment and store its result",
+    "ledger": "check every equation of every page, and reject wrong versions of each",
     "build": "execute notebooks and generate the exercises",
     "bench": "measure: train, learn, generate, live",
     "doctor": "say what is wrong with this installation, and the mend",

@@ -87,13 +87,18 @@ class Picture:
         return {"text/html": image, "text/plain": self.alt}
 
 
-def show(drawing: "Figure", alt: str) -> None:
-    """Display the figure under its cell; `alt` says in words what the picture shows."""
+def picture(drawing: "Figure", alt: str) -> Picture:
+    """The figure as a picture; `alt` says in words what it shows."""
     if not alt.strip():
         raise ValueError("a figure needs alt text: say in a sentence what it shows, alt='...'")
+    return Picture(png(drawing), alt, round(drawing.get_figwidth() * 100))
+
+
+def show(drawing: "Figure", alt: str) -> None:
+    """Display the figure under its cell; `alt` says in words what the picture shows."""
     from IPython.display import display
 
-    display(Picture(png(drawing), alt, round(drawing.get_figwidth() * 100)))
+    display(picture(drawing, alt))
 
 
 def label(axes: "Axes", x: str, y: str, title: str = "") -> None:
