@@ -114,6 +114,16 @@ def total(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x.sum(dims) if dims else x
 
 
+def fitting(x: Tensor, axis: int, weight: Float[Tensor, "width"]) -> Tensor:
+    """`x` in at least the precision of `weight`; ValueError unless `axis` has its features."""
+    if x.dim() <= axis or x.shape[axis] != len(weight):
+        raise ValueError(
+            f"this layer normalises {len(weight)} features on axis {axis}, got shape "
+            f"{tuple(x.shape)}: move the features there, or make a layer of that width"
+        )
+    return x.to(torch.promote_types(x.dtype, weight.dtype))
+
+
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -178,6 +188,7 @@ class BatchNorm1d(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: Float[Tensor, "batch width *time"]) -> Float[Tensor, "batch width *time"]:
+        x = fitting(x, 1, self.weight)
         if not self.training:
             factor = self.weight / (self.running_var + self.eps).sqrt()
             return along(factor, x) * (x - along(self.running_mean, x)) + along(self.bias, x)
@@ -207,6 +218,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        x = fitting(x, -1, self.weight)
         return _LayerNorm.apply(x, self.weight, self.bias, self.eps)
 
 
@@ -219,6 +231,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        x = fitting(x, -1, self.weight)
         return _RMSNorm.apply(x, self.weight, self.eps)
 
 
