@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from mslearn import band, label_curve, ways
+from mslearn import band, label_curve, normalizers, ways
 from mslearn.store import Store, load_result, origin, result_path
 
 __all__ = ["EXPERIMENTS", "load_result", "origin"]
 
 EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "labels": label_curve.experiment,
+    "normalizers": normalizers.experiment,
     "pretraining_band": band.experiment,
     "ways": ways.experiment,
 }

@@ -1,10 +1,12 @@
-"""The experiment `normalizers`: which learning rates still train a deep network of next bytes.
+"""The experiment `normalizers`: which learning rates still train a network of next bytes.
 
 Plain gradient descent, no clipping, no schedule: nothing but the normaliser guards the run.
 """
 
+import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,15 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mslearn import data
-from mslearn.device import Device
+from mslearn.device import Device, pick
 from mslearn.losses import bits_per_byte
 from mslearn.norms import BatchNorm1d, LayerNorm, RMSNorm, WeightNormLinear
 from mslearn.run import Batch, Run
+from mslearn.store import Store
 
 KINDS = ("none", "batch", "layer", "rms", "weight")
 RATES = tuple(round(10 ** (k / 2), 4) for k in range(-6, 5))  # 0.001 to 100, two a decade
 STEPS, BATCH, CONTEXT = 300, 128, 16
 EMBEDDED, WIDTH, DEPTH = 16, 128, 8
+DEPTHS = (2, DEPTH)
 HELD_OUT_BYTES = 20_000
 
 
@@ -53,15 +57,18 @@ def texts() -> dict[str, Int[Tensor, "bytes"]]:
 
 
 class NextByte(nn.Module):
-    """Embed the bytes before, then `DEPTH` times: linear, normalise, ReLU; then 256 logits."""
+    """Embed the bytes before, then `depth` times: linear, normalise, ReLU; then 256 logits.
 
-    def __init__(self, kind: str, seed: int = 0, gain: float = 1.0) -> None:
+    `gain` multiplies Kaiming's weights at the start. Raises ValueError for an unknown `kind`.
+    """
+
+    def __init__(self, kind: str, seed: int = 0, gain: float = 1.0, depth: int = DEPTH) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"no normaliser {kind!r}: choose one of {', '.join(KINDS)}")
         torch.manual_seed(seed)
         self.embedding = nn.Embedding(256, EMBEDDED)
-        sizes = [CONTEXT * EMBEDDED, *[WIDTH] * DEPTH]
+        sizes = [CONTEXT * EMBEDDED, *[WIDTH] * depth]
         linears = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         for linear in linears:
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
@@ -97,13 +104,42 @@ def next_byte_loss(model: nn.Module, batch: Batch) -> Tensor:
 @torch.no_grad()
 def held_out(model: nn.Module, text: Int[Tensor, "bytes"]) -> float:
     """Bits per byte on the beginning of `text`, with running statistics where there are any."""
-    inputs, targets = Windows(text).at(np.arange(HELD_OUT_BYTES))
+    place = next(model.parameters()).device
+    inputs, targets = (each.to(place) for each in Windows(text).at(np.arange(HELD_OUT_BYTES)))
     nats = F.cross_entropy(model.eval()(inputs), targets, reduction="sum")
     return bits_per_byte(float(nats), HELD_OUT_BYTES)
 
 
-def make_run(kind: str, lr: float, seed: int, text: Int[Tensor, "bytes"], device: Device) -> Run:
+def make_run(
+    kind: str, lr: float, seed: int, text: Int[Tensor, "bytes"], device: Device, depth: int = DEPTH
+) -> Run:
     """Plain gradient descent at one rate."""
-    model = NextByte(kind, seed)
+    model = NextByte(kind, seed, depth=depth)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return Run(model, Windows(text, seed), optimizer, loss=next_byte_loss, device=device, clip=0)
+
+
+def train(run: Run, text: Int[Tensor, "bytes"]) -> dict[str, float | None]:
+    """Held-out bits per byte after `STEPS` steps, None where the numbers did not stay finite."""
+    try:
+        for _ in run.train(STEPS):
+            pass
+        bits = held_out(run.model, text)
+    except FloatingPointError:
+        bits = math.inf
+    return {"bits": round(bits, 4) if math.isfinite(bits) else None, "steps": run.step}
+
+
+def experiment(store: Store, base: Path | None = None) -> None:
+    """Every depth, normaliser, rate and seed, in float32; `base` is not used."""
+    text, store.device = texts(), pick(amp=False)
+    settings = {
+        "plan": [STEPS, BATCH, CONTEXT, EMBEDDED, WIDTH, HELD_OUT_BYTES],
+        "texts": {"wiki": data.load("wiki").sha256},
+    }
+    for depth, kind, lr, seed in product(DEPTHS, KINDS, RATES, store.seeds):
+
+        def work(cell: tuple = (kind, lr, seed), depth: int = depth) -> dict:
+            return train(make_run(*cell, text["train"], store.device, depth), text["valid"])
+
+        store.cell(f"{depth}/{kind}/{lr:g}/{seed}", settings, work)
