@@ -1,6 +1,5 @@
 """The transformer: embed, mix, think, predict. Sizes in `Config`, everything else below."""
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from mslearn.attention import Attention, Cache, rotary_table
 from mslearn.fused import linear_cross_entropy, normalize, squared_relu
+from mslearn.init import kaiming_uniform_, residual_outputs_
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ class Transformer(nn.Module):
         nn.init.normal_(self.head.weight, std=0.001)  # nearly uniform: the first loss is ln V
         for block in self.blocks:
             for layer in (block.attention.qkv, block.feed_forward.up):
-                bound = math.sqrt(3 / layer.in_features)  # uniform with variance 1 / inputs
-                nn.init.uniform_(layer.weight, -bound, bound)
-            nn.init.zeros_(block.attention.out.weight)
-            nn.init.zeros_(block.feed_forward.down.weight)
+                kaiming_uniform_(layer.weight, "linear")
+            residual_outputs_([block.attention.out.weight, block.feed_forward.down.weight], "zero")
 
     def features(
         self, tokens: Int[Tensor, "batch time"], cache: Cache | None = None
