@@ -38,22 +38,15 @@ class Checkpoints:
     def save(self, step: int, weights: dict[str, Tensor], state: dict, about: dict) -> Path:
         """Write the checkpoint of `step`; `state` holds tensors and plain values only."""
         final = self.folder / f"step-{step:08d}"
-        partial = self.folder / f".tmp-{step:08d}-{os.getpid()}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            save_file({k: v.contiguous().cpu() for k, v in weights.items()}, partial / WEIGHTS)
-            torch.save(state, partial / STATE)
-            _seal(partial, {"step": step, **about})
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-            _flush(self.folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        write_state(final, weights, state, {"step": step, **about})
         self._prune()
         return final
+
+    def forget(self, after: int) -> None:
+        """Remove the checkpoints of later steps, which a run that went back has left."""
+        for path in self.list():
+            if int(path.name.removeprefix("step-")) > after:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self) -> None:
         for old in self.list()[self.keep :]:
@@ -75,11 +68,34 @@ class Checkpoints:
         """
         for path in self.list():
             try:
-                verify(path)
-                return load_file(path / WEIGHTS), torch.load(path / STATE, weights_only=True)
+                return read_state(path)
             except (OSError, ValueError) as error:
                 warnings.warn(f"{error}; this checkpoint is passed over", stacklevel=2)
         return None
+
+
+def write_state(final: Path, weights: dict[str, Tensor], state: dict, about: dict) -> None:
+    """Write weights and state as the folder `final`, sealed: whole or not at all."""
+    partial = final.parent / f".tmp-{final.name.removeprefix('step-')}-{os.getpid()}"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_file({k: v.contiguous().cpu() for k, v in weights.items()}, partial / WEIGHTS)
+        torch.save(state, partial / STATE)
+        _seal(partial, about)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _flush(final.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def read_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
+    """Weights and state of a folder of `write_state`. Raises ValueError or OSError if damaged."""
+    verify(folder)
+    return load_file(folder / WEIGHTS), torch.load(folder / STATE, weights_only=True)
 
 
 def _seal(folder: Path, about: dict) -> None:

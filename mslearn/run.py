@@ -1,22 +1,32 @@
 """The run: one optimiser step per record. Every stage of training uses this loop.
 
 It knows nothing of widgets, notebooks, tasks or processes. A person's hand reaches it through
-`run.controls`, read once per step; a task through `loss`; a schedule through a function.
+`run.controls`, read between two steps (`cockpit`); a task through `loss`; a schedule through a
+function.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mslearn.checkpoint import Checkpoints, random_state, set_random_state
+from mslearn.cockpit import Cockpit
+from mslearn.controls import Controls, Event, Events
 from mslearn.device import Device, pick
-from mslearn.schedules import Schedule
+from mslearn.driven import rates
+from mslearn.guard import Guard, Proposal
+from mslearn.records import Record
+from mslearn.schedules import Schedule, constant
+from mslearn.snapshots import Snapshots
+from mslearn.timeline import Family
 from mslearn.transformer import Transformer
+from mslearn.watch import Watch
+
+__all__ = ["Batch", "Controls", "Event", "Events", "Record", "Run", "next_token_loss"]
 
 Batch = tuple[Tensor, ...]
 
@@ -30,58 +40,14 @@ def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
 
-@dataclass(frozen=True)
-class Record:
-    """What happened at one step; `lr` is the rate in use, `loss` in nats, `held_out` by name."""
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_s: float
-    seconds_left: float
-    skipped: bool = False
-    held_out: dict[str, float] | None = None
-
-    def __str__(self) -> str:
-        held_out = "".join(f"  {k} {v:.3f}" for k, v in (self.held_out or {}).items())
-        return (
-            f"step {self.step:5d}  loss {self.loss:.3f}  rate {self.lr:.1e}  "
-            f"gradient {self.grad_norm:.2f}  {self.tokens_per_s:,.0f} tokens/s  "
-            f"{self.seconds_left:.0f} s left{held_out}"
-        )
-
-
-@dataclass
-class Controls:
-    """What a person may change while it runs. Plain fields: any thread may set them.
-
-    `lr` overrides the schedule while it is a number; `note` is pinned to the next step.
-    """
-
-    lr: float | None = None
-    paused: bool = False
-    stopped: bool = False
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """A change of a control, with the step it took effect at and the clock's time."""
-
-    step: int
-    name: str
-    value: float | bool | str | None
-    at: float = field(compare=False)
-
-
-class Run:
+class Run(Cockpit):
     """A model, its batches and its optimiser, and how far they have come.
 
     `batches(step)` gives a tuple of CPU tensors, `loss(model, batch)` a scalar, and
     `evaluate(model, device)` scores by name. The schedule gives the rate of the optimiser's first
     parameter group; the others keep their ratio to it. Gradients are clipped to norm `clip`;
-    with `accumulate` each batch is worked through in that many parts.
+    with `accumulate` each batch is worked through in that many parts. With `snapshots` it can be
+    taken back in time, and a `guard` takes it back when the loss explodes.
     """
 
     def __init__(
@@ -99,45 +65,63 @@ class Run:
         evaluate_every: int = 0,
         checkpoints: Checkpoints | None = None,
         save_every: int = 0,
+        snapshots: Snapshots | None = None,
+        guard: Guard | None = None,
+        watch_every: int = 0,
     ) -> None:
         self.device = device or pick()
         self.model = model.to(self.device.torch_device)
         self.batches, self.optimizer, self.loss = batches, optimizer, loss
-        rates = [group["lr"] for group in optimizer.param_groups]
-        self.ratios = [rate / rates[0] for rate in rates]
-        self.schedule = schedule or (lambda step: rates[0])
+        own = [group["lr"] for group in optimizer.param_groups]
+        self.ratios = [rate / own[0] for rate in own]
+        self.schedule = schedule or constant(own[0])
         self.clip, self.accumulate = clip, accumulate
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
         self.checkpoints, self.save_every = checkpoints, save_every
-        self.controls, self._seen = Controls(), Controls()
-        self.step, self.log, self.events = 0, [], []
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._pace: float | None = None
-        self._skipped_in_a_row = 0
+        self.step, self.family, self.events = 0, Family(), Events()
+        self.controls, self.hand = Controls(), Controls()  # what is asked, what is in effect
+        self.watch = Watch(self.model, self._parameters)
+        self.watch.every = watch_every
+        self.script, self.snapshots, self.guard = None, None, guard or Guard()
+        self.attended, self.ended, self._trainer = False, False, None
+        self.notices: list[tuple[int, str]] = []
+        self.proposal: Proposal | None = None
+        self._trouble, self._left_out, self._held = "", -1, None
+        self._returns, self._furthest = 0, -1
+        if snapshots is not None:
+            self.enable(snapshots)
+        elif guard is not None:
+            raise ValueError("a guard goes back to snapshots; give the run snapshots=Snapshots()")
 
     def train(self, until: int) -> Iterator[Record]:
         """Step until `until` steps have been made in all, giving the record of each.
 
-        Raises FloatingPointError after three steps in a row without a finite gradient.
+        Raises FloatingPointError after three steps in a row without a finite gradient, unless the
+        run can go back by itself.
         """
         self.model.train()
-        while self.step < until and self._read_controls():
-            started = time.perf_counter()
-            rate = self._set_rate()
-            loss, norm = self._one_step()
-            skipped = not (math.isfinite(loss) and math.isfinite(norm))
-            self._count_skips(skipped, rate)
-            seconds = time.perf_counter() - started
-            self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
-            record = self._record(until, loss, rate, norm, skipped)
-            self.step += 1
-            self.log.append(record)
-            if self.checkpoints and self.save_every and self.step % self.save_every == 0:
-                self.save()
-            yield record
+        with self._training():
+            while self._between_steps(until):
+                started = time.perf_counter()
+                rate = self._set_rates()
+                loss, norm, skipped = self._one_step()
+                self._check_skips(skipped, rate)
+                seconds = time.perf_counter() - started
+                self._pace = seconds if self._pace is None else 0.9 * self._pace + 0.1 * seconds
+                record = self._record(until, loss, rate, norm, skipped)
+                self.step += 1
+                self.log.append(record)
+                if self.checkpoints and self.save_every and self.step % self.save_every == 0:
+                    self.save()
+                yield record
 
-    def _one_step(self) -> tuple[float, float]:
-        """Forward, backward, clip, step. One wait for the device: to read loss and norm."""
+    def _one_step(self) -> tuple[float, float, bool]:
+        """Forward, backward, clip, step: gives loss, norm and whether the step was left out.
+
+        One wait for the device: to read loss and norm, and what the last step left to be read.
+        """
         self.optimizer.zero_grad(set_to_none=True)  # a step that was interrupted left some behind
         batch = [self.device.to(tensor) for tensor in self.batches(self.step)]
         total = torch.zeros((), device=self.device.torch_device)
@@ -146,33 +130,37 @@ class Run:
                 loss = self.loss(self.model, part) * (len(part[0]) / len(batch[0]))
             loss.backward()
             total += loss.detach()
+        self.watch.before(self.step)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf)
-        loss_value, norm_value = torch.stack([total, norm.to(total.dtype)]).tolist()
-        if math.isfinite(loss_value) and math.isfinite(norm_value):
+        numbers = torch.stack([total, norm.to(total.dtype), *self.watch.waiting]).tolist()
+        loss_value, norm_value, *layers = numbers
+        self.watch.read(layers, self.log)
+        sound = self._is_sound(loss_value, norm_value)
+        if sound:
             self.optimizer.step()
-        return loss_value, norm_value
+            self.watch.after()
+        return loss_value, norm_value, not sound
 
-    def _set_rate(self) -> float:
-        rate = self.controls.lr if self.controls.lr is not None else self.schedule(self.step)
-        for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
-            group["lr"] = rate * ratio
-        return rate
+    def _set_rates(self) -> float:
+        """Give every group its rate; that of the first."""
+        each = rates(self.hand.rates(), self.schedule(self.step), self.ratios)
+        for group, rate in zip(self.optimizer.param_groups, each, strict=True):
+            group["lr"] = rate
+        return each[0]
 
-    def _read_controls(self) -> bool:
-        """Log what has changed, wait while paused; False when told to stop."""
-        while True:
-            for name in ("lr", "paused", "stopped", "note"):
-                value = getattr(self.controls, name)
-                if value != getattr(self._seen, name):
-                    self.events.append(Event(self.step, name, value, time.time()))
-                    setattr(self._seen, name, value)
-            if self.controls.stopped or not self.controls.paused:
-                return not self.controls.stopped
-            time.sleep(0.01)
+    def planned(self, step: int) -> float:
+        """The schedule's rate, as nobody's hand would leave it; the first group's."""
+        rate = self.schedule(step)
+        return float(rate[0] if isinstance(rate, tuple) else rate)
 
-    def _count_skips(self, skipped: bool, rate: float) -> None:
-        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
-        if self._skipped_in_a_row == 3:
+    def base_rate(self, step: int) -> float:
+        """The rate that the hand, or its factor on the schedule, gives at a step."""
+        return self.hand.factor * self.planned(step) if self.hand.lr is None else self.hand.lr
+
+    def _check_skips(self, skipped: bool, rate: float) -> None:
+        """Raise after three steps in a row left out, where there is no way back."""
+        before = self.log.column("skipped", max(0, self.step - 2))
+        if skipped and sum(before) == 2 and not self.snapshots and not self._replaying():
             raise FloatingPointError(
                 f"three steps in a row gave no finite gradient at rate {rate:.1e} (step "
                 f"{self.step}); go back to a checkpoint and try a third of the rate"
@@ -189,21 +177,22 @@ class Run:
         return Record(self.step, loss, rate, norm, tokens / self._pace, left, skipped, held_out)
 
     def evaluate_now(self) -> dict[str, float]:
-        """Scores of the model as it is."""
+        """Scores of the model as it is; its random numbers are not those of training."""
+        before = random_state()
         self.model.eval()
         try:
             return self.evaluate(self.model, self.device)
         finally:
             self.model.train()
+            set_random_state(before)
 
     def state(self) -> dict:
         """Everything but the weights that the next step depends on, and the history."""
         return {
-            "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
-            "random": random_state(),
-            "log": [astuple(record) for record in self.log],
-            "events": [astuple(event) for event in self.events],
+            **self.moment(),
+            "family": self.family.state(),
+            "events": [(event.step, event.name, event.value, event.at) for event in self.events],
+            "snapshots": self.snapshots.index() if self.snapshots else [],
         }
 
     def save(self) -> None:
@@ -217,12 +206,9 @@ class Run:
         if found is None:
             return False
         weights, state = found
-        self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        self.log = [Record(*values) for values in state["log"]]
-        self.events = [Event(*values) for values in state["events"]]
-        by_hand = [event.value for event in self.events if event.name == "lr"]
-        self.controls.lr = self._seen.lr = by_hand[-1] if by_hand else None
-        set_random_state(state["random"])
+        self.family = Family.load(state["family"])
+        self.events = Events(state["events"])
+        self.put_back(weights, state)
+        if self.snapshots:
+            self.snapshots.adopt(state["snapshots"])
         return True

@@ -1,9 +1,29 @@
 """The learning rate as a plain function of the step: `schedule(step) -> rate`, step from 0."""
 
+import functools
 import math
 from collections.abc import Callable
 
-Schedule = Callable[[int], float]
+Schedule = Callable[[int], float | tuple[float, ...]]
+"""One rate, or one for each group of an optimiser's parameters."""
+
+
+def remembered(maker: Callable[..., Schedule]) -> Callable[..., Schedule]:
+    """Have each schedule of a maker keep the call that makes it again, as `schedule.made_by`."""
+
+    @functools.wraps(maker)
+    def make(*values: float, **named: float) -> Schedule:
+        schedule = maker(*values, **named)
+        words = [*map(_plain, values), *(f"{name}={_plain(v)}" for name, v in named.items())]
+        schedule.made_by = f"{maker.__name__}({', '.join(words)})"
+        return schedule
+
+    return make
+
+
+def _plain(value: float) -> str:
+    """A number as Python writes it, also where it came from an array."""
+    return repr(float(value) if isinstance(value, float) else int(value))
 
 
 def _check(peak: float, warmup: int, steps: int) -> None:
@@ -15,12 +35,14 @@ def _check(peak: float, warmup: int, steps: int) -> None:
         )
 
 
+@remembered
 def constant(rate: float) -> Schedule:
     """The same rate at every step."""
     _check(rate, 0, 1)
     return lambda step: rate
 
 
+@remembered
 def warmup_cosine(peak: float, warmup: int, steps: int, floor: float = 0.1) -> Schedule:
     """Linear to `peak` over `warmup` steps, then half a cosine down to `floor * peak`.
 
@@ -39,6 +61,7 @@ def warmup_cosine(peak: float, warmup: int, steps: int, floor: float = 0.1) -> S
     return schedule
 
 
+@remembered
 def warmup_stable_decay(peak: float, warmup: int, steps: int, decay: float = 0.6) -> Schedule:
     """Linear to `peak`, flat, then linear towards zero over the last `decay` share of the run.
 

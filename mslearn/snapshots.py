@@ -1,0 +1,250 @@
+"""Snapshots: whole states of a run to go back to, in memory and on disk, within a budget.
+
+They are thinned from the middle: near the start and near the present they lie close together,
+in between ever further apart, as marks do on a logarithmic ruler read from either end.
+"""
+
+import shutil
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mslearn.checkpoint import read_state, write_state
+
+MB = 1_000_000
+MOST = 256  # to look through them all must stay cheap, however small they are
+Key = tuple[int, int]  # (number of the timeline, step)
+
+
+def copied(tree: Any) -> Any:
+    """A copy in the computer's own memory that shares no tensor, list or dict with `tree`."""
+    if isinstance(tree, Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, dict):
+        return {key: copied(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(copied(value) for value in tree)
+    return tree
+
+
+def n_bytes(tree: Any) -> int:
+    """Memory that a tree of tensors and plain values takes, about 32 bytes a plain value."""
+    if isinstance(tree, Tensor):
+        return tree.nbytes + 64
+    if isinstance(tree, dict):
+        return 64 + sum(32 + n_bytes(value) for value in tree.values())
+    if isinstance(tree, list | tuple):
+        return 64 + sum(8 + n_bytes(value) for value in tree)
+    return 32
+
+
+def expected_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """About what a snapshot will take, also before the first step has made the averages.
+
+    An optimiser that is not known by its settings is taken to keep one average.
+    """
+    total = n_bytes(model.state_dict())
+    for group in optimizer.param_groups:
+        if group.get("muon"):
+            averages = 1
+        elif "betas" in group:
+            averages = 2
+        else:
+            averages = int(bool(group.get("momentum", 1)))
+        total += averages * sum(p.nbytes for p in group["params"])
+    return total
+
+
+@dataclass(eq=False)
+class Snapshot:
+    """The state of a run at one moment: (weights, everything else), in memory or in a folder."""
+
+    step: int
+    n_bytes: int
+    content: tuple[dict, dict] | None
+    path: Path | None = None
+
+    def read(self) -> tuple[dict, dict]:
+        """Weights and state. They are the snapshot's own: copy them before they are changed.
+
+        Raises ValueError or OSError where the disk has lost them.
+        """
+        return self.content or read_state(self.path)
+
+
+class Snapshots:
+    """All snapshots of a run, of at most `megabytes` in all, by timeline and step.
+
+    With a `folder`, half of the budget is memory for the newest and half is disk for the others.
+    They are taken so far apart that they cost `share` of the time, by a clock, or every `every`
+    steps.
+    """
+
+    def __init__(
+        self,
+        megabytes: float = 512,
+        folder: Path | str | None = None,
+        *,
+        share: float = 0.01,
+        every: int | None = None,
+    ) -> None:
+        if not megabytes > 0 or not 0 < share < 1:
+            raise ValueError(
+                f"snapshots need a budget above 0 MB and a share of the time between 0 and 1, got "
+                f"{megabytes} MB and {share}"
+            )
+        self.budget, self.share, self.every = int(megabytes * MB), share, every
+        self.folder = Path(folder) if folder else None
+        self.wanted: set[int] = set()  # steps that a replay will come back to
+        self.seconds = 0.0  # what one costs, smoothed
+        self._all: dict[Key, Snapshot] = {}
+        self._taken_at = -float("inf")
+        self._files = 0
+
+    def check_room(self, expected: int) -> None:
+        """Raise ValueError, before the start, where not one snapshot of that size has room."""
+        room = self.budget // 2 if self.folder else self.budget
+        if expected > room:
+            raise ValueError(
+                f"a snapshot of this run takes about {expected / MB:.3g} MB and there is room for "
+                f"{room / MB:.3g}; give it Snapshots(megabytes={10 * expected / MB:.0f}) to keep "
+                "some, or snapshots=None to train without"
+            )
+
+    @property
+    def used(self) -> int:
+        """Bytes in use, in memory and on disk."""
+        return self._bytes(self._all.values())
+
+    def steps(self, timeline: int) -> list[int]:
+        """The steps of a timeline that have a snapshot, in order."""
+        return sorted(step for number, step in self._all if number == timeline)
+
+    def get(self, timeline: int, step: int) -> Snapshot | None:
+        """The snapshot of that very step."""
+        return self._all.get((timeline, step))
+
+    def due(self, timeline: int, step: int) -> bool:
+        """Whether it is time for another one, and this step has none."""
+        if (timeline, step) in self._all:
+            return False
+        if step in self.wanted:
+            return True
+        if self.every:
+            return step % self.every == 0
+        return time.perf_counter() - self._taken_at >= self.seconds / self.share
+
+    def take(self, timeline: int, step: int, weights: dict, state: dict) -> bool:
+        """Keep a copy of this state, dropping others to make room; False where there is none."""
+        started = time.perf_counter()
+        content = copied(weights), copied(state)
+        kept = self.put(timeline, Snapshot(step, n_bytes(content), content))
+        self._taken_at = time.perf_counter()
+        seconds = self._taken_at - started
+        self.seconds = 0.7 * self.seconds + 0.3 * seconds if self.seconds else seconds
+        return kept
+
+    def put(self, timeline: int, snapshot: Snapshot) -> bool:
+        """Let a snapshot stand in a timeline, too; False, and nothing changed, without room."""
+        key = (timeline, snapshot.step)
+        before = dict(self._all)
+        self._all.pop(key, None)
+        self._all[key] = snapshot  # the newest comes last
+        while self.used > self.budget or len(self._all) > MOST:
+            victim = self._least_missed(key)
+            if victim is None:
+                self._all = before
+                return False
+            del self._all[victim]
+        self._move_to_disk()
+        self._forget_files(before.values())
+        return True
+
+    def cut(self, timeline: int, after: int = -1) -> None:
+        """Forget a timeline's snapshots of the steps beyond `after`."""
+        gone = [key for key in self._all if key[0] == timeline and key[1] > after]
+        self._forget_files([self._all.pop(key) for key in gone])
+
+    def hand_over(self, timeline: int, heir: int, upto: int) -> None:
+        """Give the snapshots up to a step to another timeline, and forget the rest of them."""
+        for step in self.steps(timeline):
+            if step <= upto:
+                self._all.setdefault((heir, step), self._all[timeline, step])
+        self.cut(timeline)
+
+    def _least_missed(self, newest: Key) -> Key | None:
+        """Which to drop: the one whose gap would be smallest beside its distance from an end.
+
+        The first of a timeline goes only when nothing in between is left, its last never.
+        """
+        inner, first = [], []
+        for timeline in {number for number, _ in self._all}:
+            steps = self.steps(timeline)
+            for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
+                near = min(step - steps[0], steps[-1] - step)
+                inner.append(((after - before) / near, (timeline, step)))
+            if len(steps) > 1:
+                first.append((steps[1] - steps[0], (timeline, steps[0])))
+        for candidates in (inner, first):
+            allowed = [c for c in candidates if c[1] != newest and c[1][1] not in self.wanted]
+            if allowed:
+                return min(allowed)[1]
+        return None
+
+    def _move_to_disk(self) -> None:
+        """With a folder: the oldest go to the disk until memory holds half of the budget."""
+        if self.folder is None:
+            return
+        in_memory = [s for s in dict.fromkeys(self._all.values()) if s.content]
+        while self._bytes(in_memory) > self.budget // 2:
+            oldest = in_memory.pop(0)
+            self._files += 1
+            path = self.folder / f"snapshot-{self._files:06d}"
+            weights, state = oldest.content
+            write_state(path, weights, state, {"step": oldest.step})
+            oldest.path, oldest.content = path, None
+
+    def _forget_files(self, candidates: Iterable[Snapshot]) -> None:
+        kept = set(map(id, self._all.values()))
+        for snapshot in candidates:
+            if snapshot.path and id(snapshot) not in kept:
+                shutil.rmtree(snapshot.path, ignore_errors=True)
+
+    @staticmethod
+    def _bytes(snapshots: Iterable[Snapshot]) -> int:
+        return sum(snapshot.n_bytes for snapshot in {id(s): s for s in snapshots}.values())
+
+    def index(self) -> list[tuple]:
+        """What lies on the disk, for a checkpoint."""
+        return [(*key, s.n_bytes, s.path.name) for key, s in self._all.items() if s.path]
+
+    def adopt(self, index: Iterable[tuple] = ()) -> None:
+        """Start with what a checkpoint's index names and the folder still holds; clear the rest."""
+        self._all.clear()
+        if self.folder is None:
+            return
+        found: dict[str, Snapshot] = {}
+        for timeline, step, size, name in index:
+            if (self.folder / name).is_dir():
+                found.setdefault(name, Snapshot(step, size, None, self.folder / name))
+                self._all[timeline, step] = found[name]
+        for path in self.folder.glob("*snapshot-*"):
+            self._files = max(self._files, int(path.name[-6:]) if path.name[-6:].isdigit() else 0)
+            if path.name not in found:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def first_whole(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, dict, dict] | None:
+    """The first that can be read, with its weights and state; damaged ones are warned of."""
+    for snapshot in snapshots:
+        try:
+            return snapshot, *snapshot.read()
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{error}; the snapshot before it is taken", stacklevel=2)
+    return None
