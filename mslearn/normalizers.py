@@ -134,8 +134,8 @@ def experiment(store: Store, base: Path | None = None) -> None:
     """Every depth, normaliser, rate and seed, in float32; `base` is not used."""
     text, store.device = texts(), pick(amp=False)
     settings = {
-        "plan": [STEPS, BATCH, CONTEXT, EMBEDDED, WIDTH, HELD_OUT_BYTES],
-        "texts": {"wiki": data.load("wiki").sha256},
+        "plan": f"{STEPS} x {BATCH} of {CONTEXT}, {EMBEDDED} and {WIDTH}, on {HELD_OUT_BYTES}",
+        "texts": data.load("wiki").sha256[:16],
     }
     for depth, kind, lr, seed in product(DEPTHS, KINDS, RATES, store.seeds):
 
