@@ -1,4 +1,4 @@
-"""The command line: `mslearn data | train | experiment | ledger | build | doctor | bench`."""
+"""The command line: `mslearn data | train | experiment | ledger | build | grade | doctor | …`."""
 
 import argparse
 import importlib
@@ -10,6 +10,8 @@ COMMANDS = {
     "experiment": "run a named experiment and store its result",
     "ledger": "check every equation of every page, and reject wrong versions of each",
     "build": "execute notebooks and generate the exercises",
+    "grade": "mark a class's notebooks, each in a sandbox",
+    "mutate": "put small faults into the reference answers and count which the checks catch",
     "bench": "measure: train, learn, generate, live",
     "doctor": "say what is wrong with this installation, and the mend",
 }
@@ -20,7 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mslearn", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     argv = sys.argv[1:] if argv is None else argv
-    modules = {"train": "recipes", "experiment": "experiments"}
+    modules = {
+        "train": "recipes",
+        "experiment": "experiments",
+        "grade": "classroom",
+        "mutate": "mutants",
+    }
     for name, text in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=text, description=text)
         if argv and argv[0] == name:  # import only what this command needs

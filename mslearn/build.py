@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mslearn.grade import without_answers
+from mslearn.cells import LEFT_OUT, without_answers
 from mslearn.home import course, home
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 CELL_SECONDS = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-LEFT_OUT = {"checks", "solution"}  # tags of cells that only the solutions notebook has
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

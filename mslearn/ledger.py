@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -141,24 +142,29 @@ def verdicts(page: Path, ledger: Mapping[str, Entry]) -> Iterator[Verdict]:
         yield Verdict(tag, None, False, wrong="NUMBER USED TWICE")
 
 
-@functools.cache
 def checks(page: Path) -> Mapping[str, Entry]:
     """The `LEDGER` of the chapter's test file, `tests/test_NN_topic.py`; empty where none is."""
     path = page.parent.parent / "tests" / f"test_{page.stem}.py"
+    return getattr(tables(path), "LEDGER", {})
+
+
+@functools.cache
+def tables(path: Path) -> ModuleType | None:
+    """A test file as a module, for the tables in it; None where there is no such file."""
     if not path.exists():
-        return {}
+        return None
     sys.path.insert(0, str(path.parent))  # test files share helpers of their folder
     try:
-        spec = importlib.util.spec_from_file_location(f"ledger_{page.stem}", path)
+        spec = importlib.util.spec_from_file_location(f"tables_of_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{error}: the ledger lives with the tests; install them with `pip install -e .[test]`"
+            f"{error}: the tables live with the tests; install them with `pip install -e .[test]`"
         ) from error
     finally:
         sys.path.remove(str(path.parent))
-    return getattr(module, "LEDGER", {})
+    return module
 
 
 def pages() -> list[Path]:

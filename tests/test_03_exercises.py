@@ -1,23 +1,17 @@
-"""Chapter 3's exercises: the stub scores 0, the reference all, wrong answers their own message."""
+"""Chapter 3's exercises: wrong answers, and the words that each of them must meet."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
+from graded import prove
 from torch import Tensor
 
 from mslearn import grade, losses
 
-KEYS = [f"03.{n}" for n in range(1, 7)]
 RIGHT = {"each": [0.693, 1.386, 2.079], "mean": 1.386, "perplexity": 4.0}
-
-
-@pytest.fixture(scope="module")
-def exercises() -> dict[str, grade.Exercise]:
-    return grade.load("03")
 
 
 def shifted_by_the_whole_batch(z: Tensor) -> Tensor:
@@ -123,44 +117,18 @@ WRONG = {
         "traces": (experiment(lambda f, e, s, n: f(e, s) - n / 1000), "the order of the"),
         "no smoothing": (experiment(lambda f, e, s, n: f(0.0, s)), "the smoothing changes nothing"),
         "no seed": (experiment(lambda f, e, s, n: f(e, 0)), "the seed changes nothing"),
+        "over the points": (experiment(lambda f, e, s, n: 0.5 + f(e, s) / 2), "over the classes"),
     },
 }
-CASES = [(key, name) for key in KEYS for name in WRONG[key]]
+MEASURE = "return (x[200:] @ weights).softmax(-1).amax(-1).mean().item()"
+TARGETS = "y = torch.nn.functional.one_hot(targets.where(counted, 0), logits.shape[-1])"
+SURVIVORS = {
+    f"03.3: 0 → 1 in `{TARGETS}`": "any class may stand in for an ignored target",
+    "03.6: zeros → ones in `weights = torch.zeros(3, 3)`": "equal weights give equal shares",
+    "03.6: 3 → 4 in `weights = torch.zeros(3, 3)` again": "a fourth class that never occurs fades",
+    "03.6: 100 → 101 in `for _ in range(100):`": "a step more changes next to nothing",
+    f"03.6: 200 → 201 in `{MEASURE}`": "199 points are as good as 200",
+    f"03.6: no lower bound in `{MEASURE}`": "nine weights are as sure of the points they have seen",
+}
 
-
-def marks(exercise: grade.Exercise, answer: Any, seed: int = 0) -> int:
-    return sum(row.marks for row in grade.mark(exercise, answer, seed))
-
-
-def test_six_exercises_each_with_three_hints(exercises: dict) -> None:
-    assert list(exercises) == KEYS
-    assert all(len(exercise.hints) == 3 for exercise in exercises.values())
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_stub_scores_nothing_and_is_to_do(exercises: dict, key: str) -> None:
-    assert exercises[key].unanswered(exercises[key].stub)
-    assert marks(exercises[key], exercises[key].stub) == 0
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_the_reference_has_full_marks_on_twenty_seeds(exercises: dict, key: str) -> None:
-    exercise = exercises[key]
-    for seed in range(20):
-        rows = grade.mark(exercise, exercise.reference, seed)
-        assert [row.reason for row in rows] == [""] * len(rows), seed
-
-
-@pytest.mark.parametrize(("key", "name"), CASES)
-def test_a_wrong_answer_is_told_why(exercises: dict, key: str, name: str) -> None:
-    answer, message = WRONG[key][name]
-    for seed in range(3):
-        rows = grade.mark(exercises[key], answer, seed)
-        assert any(message in row.reason for row in rows), [str(row) for row in rows]
-        assert sum(row.marks for row in rows) < exercises[key].marks
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_partial_credit(exercises: dict, key: str) -> None:
-    scores = {marks(exercises[key], answer) for answer, _ in WRONG[key].values()}
-    assert any(0 < score < exercises[key].marks for score in scores)
+TestSet = prove("03", WRONG, SURVIVORS)

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mslearn import build
 from mslearn.__main__ import main
-from mslearn.grade import STUB
+from mslearn.cells import STUB
 
 ANSWER = """def double(x):
     \"\"\"Twice x.\"\"\"
