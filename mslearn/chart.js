@@ -1,21 +1,32 @@
-// The chart of a live run on a canvas: loss, held-out scores and rate above one another, one axis of
-// steps. Joined in front of panel.js, because a widget's script is one text.
+// The pen of the cockpit's chart: colours, numbers in words, axes, and lines on a canvas.
+// The parts of the page are joined into one text in the order that panel.py gives.
 
-const LIGHT = { loss: "#0072B2", held: "#D55E00", rate: "#009E73" }; // as in plot.py
-const DARK = { loss: "#56B4E9", held: "#E69F00", rate: "#2FCB9C" }; // the same hues, lighter
-const LEFT = 58, RIGHT = 14, TOP = 26, BOTTOM = 40; // pixels around the plots
+const LIGHT = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7A5195", "#B07D00"]; // on white
+const DARK = ["#56B4E9", "#F58A4B", "#2FCB9C", "#E7A5CB", "#B79CE0", "#EDC04F"]; // the same hues, lighter
+const DEPTH = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [202, 190, 30]]; // viridis, its end dimmed
+const LEFT = 62, RIGHT = 18, TOP = 26, BOTTOM = 38; // pixels around the plots
 
 const finite = Number.isFinite;
 const show = (rate) => (rate > 0 ? rate.toExponential(2).replace("e+", "e") : "0");
+const brief = (value) => (Math.abs(value) >= 0.01 && Math.abs(value) < 1e4 ? value.toPrecision(3) : show(value));
 const words = (name) => name.replaceAll("_", " ");
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-// ---- axes ----
-
-function extent(values) {
-  let low = Infinity, high = -Infinity;
-  for (const v of values) if (finite(v)) { low = Math.min(low, v); high = Math.max(high, v); }
-  return low <= high ? [low, high] : [0, 1];
+function clock(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  return s < 60 ? `${s} s` : `${Math.floor(s / 60)} min ${String(s % 60).padStart(2, "0")} s`;
 }
+
+// A colour for layer `i` of `n`: dark near the input, light near the output; reversed on a dark page.
+function depthColour(i, n, dark) {
+  const at = (n > 1 ? i / (n - 1) : 0) * (DEPTH.length - 1), k = Math.min(DEPTH.length - 2, Math.floor(at));
+  const mixed = DEPTH[k].map((low, c) => low + (DEPTH[k + 1][c] - low) * (at - k));
+  return `rgb(${mixed.map((c) => Math.round(dark ? 255 - (255 - c) * 0.75 : c)).join(" ")})`;
+}
+
+// ---- axes: `place` gives the share of the way up, `value` the way back ----
+
+const superscript = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
 
 function niceTicks(low, high, count) {
   const rough = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(rough));
@@ -25,114 +36,53 @@ function niceTicks(low, high, count) {
   return ticks;
 }
 
-const superscript = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
-
-function linearAxis(values) {
-  const [low, high] = extent(values), pad = (high - low || Math.abs(high) || 1) * 0.06;
-  return { place: (v) => (v - low + pad) / (high - low + 2 * pad), ticks: niceTicks(low, high, 4), label: String };
+function linearAxis(low, high, count = 4) {
+  const pad = (high - low || Math.abs(high) || 1) * 0.06, span = high - low + 2 * pad;
+  return {
+    place: (v) => (v - low + pad) / span,
+    value: (share) => low - pad + share * span,
+    ticks: niceTicks(low, high, count),
+    label: (v) => (Math.abs(v) >= 1e5 ? v.toExponential(0).replace("e+", "e") : String(v)),
+  };
 }
 
-function logAxis(values) {
-  const [, top] = extent(values.filter((v) => v > 0)), floor = top / 1000;
-  const [low, high] = extent(values.filter((v) => v > 0).map((v) => Math.log10(Math.max(v, floor))));
-  const pad = Math.max(0.15, (high - low) * 0.08), span = high - low + 2 * pad, ticks = [];
-  for (let k = Math.ceil(low - pad); k <= high + pad; k++) ticks.push(10 ** k);
-  const place = (v) => (Math.log10(Math.max(v, floor / 10)) - low + pad) / span;
-  return { place, ticks, label: (v) => "10" + superscript(Math.round(Math.log10(v))) };
-}
-
-// ---- drawing ----
-
-// How many steps wide: the whole plan, halved while the run is in its first part, so that early
-// steps can be seen and the axis moves four times at the most.
-function horizon(step, steps) {
-  let last = Math.max(steps, step, 1);
-  for (let i = 0; i < 4 && step < 0.45 * last && last > 100; i++) last /= 2;
-  return last;
-}
-
-function rowsOf(history, band) {
-  const others = history.names.filter((name) => name !== "loss");
-  if (band && band.of !== "loss" && !others.includes(band.of)) others.push(band.of);
-  return [{ name: "loss", share: 3 }, ...others.map((name) => ({ name, share: 2 })), { name: "rate", share: 1.4 }];
-}
-
-function draw(canvas, history, setup, proposed, pointer) {
-  const rows = rowsOf(history, setup.band), shares = rows.reduce((sum, row) => sum + row.share, 0);
-  const width = Math.max(320, canvas.clientWidth), height = Math.round(BOTTOM + TOP * rows.length + 62 * shares);
-  const scale = window.devicePixelRatio || 1;
-  canvas.style.height = `${height}px`;
-  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
+function logAxis(lowest, highest) {
+  const low = Math.log10(lowest), high = Math.log10(highest);
+  const pad = Math.max(0.12, (high - low) * 0.08), span = high - low + 2 * pad, ticks = [];
+  for (let k = Math.floor(low - pad); k <= high + pad; k++) {
+    for (const digit of span > 1.6 ? [1] : span > 0.8 ? [1, 3] : [1, 2, 3, 5, 7])
+      if (Math.log10(digit) + k >= low - pad && Math.log10(digit) + k <= high + pad) ticks.push(Number(`${digit}e${k}`));
   }
-  const ink = getComputedStyle(canvas).color, [r, g, b] = (ink.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
-  const colours = 0.3 * r + 0.6 * g + 0.1 * b > 128 ? DARK : LIGHT;
-  const pen = canvas.getContext("2d");
-  pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  pen.font = "12px " + getComputedStyle(canvas).fontFamily;
-  const last = horizon(history.step.at(-1) ?? 0, setup.steps);
-  const frame = { pen, ink, colours, width, last, x: (step) => LEFT + (step / last) * (width - LEFT - RIGHT) };
-  const usable = height - BOTTOM - TOP * rows.length;
-  let y = 0;
-  for (const row of rows) {
-    const box = { top: y + TOP, bottom: y + TOP + (usable * row.share) / shares };
-    drawRow(frame, box, row.name, history, setup, proposed);
-    y = box.bottom;
-  }
-  pen.fillStyle = ink;
-  pen.textAlign = "center";
-  for (const step of niceTicks(0, last, Math.max(3, width / 110))) pen.fillText(step, frame.x(step), y + 16);
-  pen.fillText("step", (LEFT + width - RIGHT) / 2, y + 31);
-  if (pointer !== null && history.step.length) drawPointer(frame, y, nearest(history, pointer, frame), history);
+  const power = (v) => Math.round(Math.log10(v)), whole = (v) => Math.abs(Math.log10(v) - power(v)) < 1e-9;
+  return {
+    place: (v) => (Math.log10(Math.max(v, lowest / 10)) - low + pad) / span,
+    value: (share) => 10 ** (low - pad + share * span),
+    ticks,
+    label: (v) => (v >= 0.01 && v < 1000 ? String(v) : whole(v) ? "10" + superscript(power(v)) : show(v).replace(/\.?0+e/, "e")),
+  };
 }
 
-function drawRow(frame, box, name, history, setup, proposed) {
-  const { pen, ink, colours, width, x } = frame;
-  const band = setup.band && setup.band.of === name ? setup.band : null;
-  const held = history.held.filter((point) => point.name === name), isRate = name === "rate";
-  const planned = setup.plan.map(([, rate]) => rate), series = isRate ? history.rate : name === "loss" ? history.loss : [];
-  const axis = isRate
-    ? logAxis([...planned, ...series, ...(proposed ? [proposed] : [])])
-    : linearAxis([...series, ...held.map((p) => p.value), ...(band ? inside(band, frame.last) : [])]);
-  const y = (value) => box.bottom - axis.place(value) * (box.bottom - box.top);
-  pen.textBaseline = "middle";
-  pen.textAlign = "right";
-  pen.lineWidth = 1;
-  for (const tick of axis.ticks) {
-    pen.fillStyle = ink;
-    pen.fillText(axis.label(tick), LEFT - 8, y(tick));
-    pen.globalAlpha = 0.14;
-    pen.fillRect(LEFT, Math.round(y(tick)), width - LEFT - RIGHT, 1);
-    pen.globalAlpha = 1;
-  }
-  pen.save();
-  pen.beginPath();
-  pen.rect(LEFT, box.top - 4, width - LEFT - RIGHT + 4, box.bottom - box.top + 8);
-  pen.clip();
-  if (band) fillBand(frame, band, y);
-  if (isRate) {
-    line(frame, setup.plan.map(([step]) => step), planned, y, ink, 1.2, 0.45, [5, 4]);
-    line(frame, history.step, history.rate, y, colours.rate, 2, 1);
-    if (proposed) line(frame, [0, setup.steps], [proposed, proposed], y, colours.rate, 1.5, 0.9, [2, 3]);
-  } else if (name === "loss") {
-    line(frame, history.step, history.loss, y, colours.loss, 1, 0.45);
-    line(frame, history.step, history.smooth, y, colours.loss, 2, 1);
-  }
-  line(frame, held.map((p) => p.step), held.map((p) => p.value), y, colours.held, 1.5, 0.8, [6, 3]);
-  pen.fillStyle = colours.held;
-  for (const point of held) {
-    pen.beginPath();
-    pen.arc(x(point.step), y(point.value), 3.5, 0, 7);
-    pen.fill();
-  }
-  pen.restore();
-  drawTitle(frame, box, name, { band, held: held.length > 0 });
+// The axis of steps; logarithmic, step 0 keeps its place because one is added.
+function stepAxis(width, last, log) {
+  const span = width - LEFT - RIGHT, whole = Math.log10(last + 1);
+  return log
+    ? {
+        x: (step) => LEFT + (Math.log10(Math.max(step, 0) + 1) / whole) * span,
+        step: (x) => 10 ** (((x - LEFT) / span) * whole) - 1,
+        ticks: [0, 1, 2, 3, 4, 5, 6].flatMap((k) => [1, 3].map((d) => d * 10 ** k)).filter((t) => t <= last),
+      }
+    : {
+        x: (step) => LEFT + (step / last) * span,
+        step: (x) => ((x - LEFT) / span) * last,
+        ticks: niceTicks(0, last, Math.max(3, Math.min(8, width / 110))),
+      };
 }
 
-// One vertical stroke from the least to the greatest where several points share a pixel.
-function line(frame, steps, values, y, colour, width, alpha, dash = []) {
+// ---- lines ----
+
+// One vertical stroke from the least to the greatest where several points share a pixel; `range` is
+// [from, to) among the points.
+function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = [], range = [0, steps.length], start = null }) {
   const { pen, x } = frame;
   pen.strokeStyle = colour;
   pen.lineWidth = width;
@@ -140,11 +90,12 @@ function line(frame, steps, values, y, colour, width, alpha, dash = []) {
   pen.lineJoin = "round";
   pen.setLineDash(dash);
   pen.beginPath();
-  let on = false;
-  for (let i = 0; i < steps.length; ) {
+  let on = start !== null && finite(start[1]);
+  if (on) pen.moveTo(x(start[0]), y(start[1]));
+  for (let i = range[0]; i < range[1]; ) {
     const pixel = Math.round(x(steps[i]));
     let low = Infinity, high = -Infinity, end = NaN;
-    for (; i < steps.length && Math.round(x(steps[i])) === pixel; i++) {
+    for (; i < range[1] && Math.round(x(steps[i])) === pixel; i++) {
       if (!finite(values[i])) continue;
       low = Math.min(low, values[i]);
       high = Math.max(high, values[i]);
@@ -152,8 +103,7 @@ function line(frame, steps, values, y, colour, width, alpha, dash = []) {
     }
     if (!finite(end)) { on = false; continue; }
     if (on) pen.lineTo(pixel, y(low)); else pen.moveTo(pixel, y(low));
-    pen.lineTo(pixel, y(high));
-    pen.lineTo(pixel, y(end));
+    if (high > low) { pen.lineTo(pixel, y(high)); pen.lineTo(pixel, y(end)); }
     on = true;
   }
   pen.stroke();
@@ -161,11 +111,26 @@ function line(frame, steps, values, y, colour, width, alpha, dash = []) {
   pen.globalAlpha = 1;
 }
 
-const inside = (band, last) => [...band.low, ...band.high].filter((_, i) => band.steps[i % band.steps.length] <= last);
+// Open circles, such as held-out scores: seen on both pages, and told from lines without colour.
+function dots(frame, steps, values, y, colour, alpha) {
+  const { pen, x, paper } = frame;
+  pen.globalAlpha = alpha;
+  pen.lineWidth = 1.6;
+  pen.strokeStyle = colour;
+  pen.fillStyle = paper;
+  steps.forEach((step, i) => {
+    if (!finite(values[i])) return;
+    pen.beginPath();
+    pen.arc(x(step), y(values[i]), 3.2, 0, 7);
+    pen.fill();
+    pen.stroke();
+  });
+  pen.globalAlpha = 1;
+}
 
 function fillBand({ pen, ink, x }, band, y) {
   pen.fillStyle = ink;
-  pen.globalAlpha = 0.13;
+  pen.globalAlpha = 0.12;
   pen.beginPath();
   band.steps.forEach((step, i) => pen.lineTo(x(step), y(band.high[i])));
   for (let i = band.steps.length - 1; i >= 0; i--) pen.lineTo(x(band.steps[i]), y(band.low[i]));
@@ -173,38 +138,14 @@ function fillBand({ pen, ink, x }, band, y) {
   pen.globalAlpha = 1;
 }
 
-function drawTitle({ pen, ink, colours }, box, name, has) {
-  const parts = { loss: [["training loss (nats)", colours.loss]], rate: [["rate in use", colours.rate], ["planned", null]] }[name];
-  const labels = parts || [[`held out, ${words(name)}`, colours.held]];
-  if (name === "loss" && has.held) labels.push(["held out", colours.held]);
-  if (has.band) labels.push(["reference band", null]);
-  let at = LEFT;
-  pen.textAlign = "left";
-  for (const [text, colour] of labels) {
-    pen.globalAlpha = colour ? 1 : 0.35;
-    pen.fillStyle = colour || ink;
-    pen.fillRect(at, box.top - 14, 14, 4);
-    pen.globalAlpha = 1;
-    pen.fillStyle = ink;
-    pen.fillText(text, at + 20, box.top - 12);
-    at += 20 + pen.measureText(text).width + 18;
-  }
-}
-
-function nearest(history, pointer, frame) {
-  const wanted = ((pointer - LEFT) / (frame.width - LEFT - RIGHT)) * frame.last;
-  let low = 0, high = history.step.length - 1;
-  while (low < high) { const middle = (low + high) >> 1; if (history.step[middle] < wanted) low = middle + 1; else high = middle; }
-  return low;
-}
-
-function drawPointer({ pen, ink, x, width }, bottom, i, history) {
-  const at = Math.round(x(history.step[i]));
-  const text = `step ${history.step[i]}   loss ${history.loss[i].toFixed(3)}   rate ${show(history.rate[i])}`;
-  pen.fillStyle = ink;
-  pen.globalAlpha = 0.5;
-  pen.fillRect(at, TOP, 1, bottom - TOP);
+// Words on a patch of the page's colour, so that they can be read across a curve.
+function label({ pen, ink, paper }, text, x, y, align = "left", colour = ink) {
+  const width = pen.measureText(text).width, left = x - width * { left: 0, center: 0.5, right: 1 }[align];
+  pen.textAlign = align;
+  pen.fillStyle = paper;
+  pen.globalAlpha = 0.85;
+  pen.fillRect(left - 3, y - 7, width + 6, 14);
   pen.globalAlpha = 1;
-  pen.textAlign = at > width / 2 ? "right" : "left";
-  pen.fillText(text, at + (at > width / 2 ? -8 : 8), TOP + 8);
+  pen.fillStyle = colour;
+  pen.fillText(text, x, y);
 }

@@ -1,175 +1,157 @@
-// The page of a live run: controls that send one message for each act, and the chart below them.
+// The page of a live run: it hears from the kernel, draws, and sends one small message for each act.
 // Nothing the kernel says is sent back to it, so the slider can follow the schedule without echo.
 
-const PAST = 0.9; // weight of the past in the smoothed curve, as in picture.py
-
-// ---- history: the numbers that the kernel has sent to this page ----
-
-function newHistory() {
-  return { step: [], loss: [], smooth: [], rate: [], held: [], names: [], mean: 0, weight: 0 };
-}
-
-function addPoint(history, step, loss, rate) {
-  if (finite(loss)) {
-    history.mean = PAST * history.mean + (1 - PAST) * loss;
-    history.weight = PAST * history.weight + (1 - PAST);
-  }
-  history.step.push(step);
-  history.loss.push(loss);
-  history.rate.push(rate);
-  history.smooth.push(history.weight ? history.mean / history.weight : NaN);
-}
-
-const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-
-// The history with a message added; null when points are missing in between.
-function receive(history, message, buffers) {
-  if (message.from === 0) history = newHistory();
-  if (message.from !== history.step.length || message.heldFrom !== history.held.length) return null;
-  const points = floats(buffers[0]), held = floats(buffers[1]);
-  for (let i = 0; i < points.length; i += 3) addPoint(history, points[i], points[i + 1], points[i + 2]);
-  history.names = message.names;
-  for (let i = 0; i < held.length; i += 3)
-    history.held.push({ step: held[i], name: message.names[held[i + 1]], value: held[i + 2] });
-  return history;
-}
-
-// ---- controls ----
-
-function make(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-function clock(seconds) {
-  const s = Math.max(0, Math.round(seconds));
-  return s < 60 ? `${s} s` : `${Math.floor(s / 60)} min ${String(s % 60).padStart(2, "0")} s`;
-}
+const VIEWS = { scores: "Scores", rate: "Rate", gradient: "Gradient", layers: "Layers", earlier: "Earlier runs", logLoss: "Log loss", logSteps: "Log steps" };
+const OVER = ["stopped", "finished", "failed"];
 
 function build(setup) {
-  const range = { type: "range", min: setup.low, max: setup.high, step: 0.05 };
-  const parts = {
-    slider: make("input", { ...range, "aria-label": "Learning rate" }),
-    typed: make("input", { type: "text", inputmode: "decimal", size: 9, "aria-label": "Learning rate, typed" }),
-    follow: make("button", { type: "button" }, "Follow schedule"),
-    pause: make("button", { type: "button", "aria-pressed": "false" }, "Pause"),
-    stop: make("button", { type: "button" }, "Stop"),
-    phase: make("span", { role: "status", class: "mslearn-phase" }, "starting"),
-    numbers: make("span", { class: "mslearn-numbers" }),
-    progress: make("progress", { max: setup.steps, value: 0, "aria-label": "Steps done" }),
-    canvas: make("canvas", { role: "img", "aria-label": `${setup.title}: no step yet`, "data-points": 0 }),
-  };
-  const rate = make("div", { class: "mslearn-rate" }, make("span", { "aria-hidden": "true" }, "Learning rate"), parts.slider, parts.typed);
-  const buttons = make("div", { class: "mslearn-buttons" }, parts.follow, parts.pause, parts.stop);
+  const parts = { ...buildControls(setup), ...buildFamily(), ...buildGuess(setup) };
+  parts.canvas = make("canvas", { role: "img", tabindex: 0, "aria-label": `${setup.title}: no step yet`, "data-points": 0 });
+  parts.reading = make("span", { class: "mslearn-hidden", "aria-live": "polite" });
+  parts.views = Object.entries(VIEWS).map(([key, name]) => button(name, { "data-view": key, "aria-pressed": "false" }));
+  parts.text = make("p");
+  parts.texts = make("details", {}, make("summary", {}, "earlier"));
+  parts.sample = make("section", { class: "mslearn-sample", "aria-label": "Text the model writes", hidden: "" }, make("b"), parts.text, parts.texts);
+  const views = make("div", { class: "mslearn-views", role: "group", "aria-label": "What the chart shows" }, ...parts.views, gap(), parts.predict);
+  const chart = make("div", { class: "mslearn-chart" }, parts.canvas, setup.guessing ? "" : parts.time, parts.reading);
+  const all = setup.guessing ? [parts.guess, parts.phase, chart] : [parts.controls, views, parts.guess, chart, parts.aim, parts.pins, parts.table, parts.sample];
+  parts.root = make("div", { class: "mslearn-panel", role: "group", "aria-label": setup.title }, ...all);
   // JupyterLab would take an arrow or Enter for a shortcut of its own.
-  for (const control of [parts.slider, parts.typed, parts.follow, parts.pause, parts.stop])
-    control.setAttribute("data-lm-suppress-shortcuts", "true");
-  parts.root = make(
-    "div",
-    { class: "mslearn-panel", role: "group", "aria-label": setup.title },
-    make("div", { class: "mslearn-controls" }, rate, buttons),
-    make("div", { class: "mslearn-line" }, parts.phase, parts.numbers),
-    parts.progress,
-    parts.canvas,
-  );
+  for (const each of parts.root.querySelectorAll("input, button, select, canvas, summary")) each.setAttribute("data-lm-suppress-shortcuts", "true");
   return parts;
 }
 
-// What a person does: a move counts when the slider is let go, so each one is one event of the run.
-function listen(parts, act, view) {
-  const { slider, typed } = parts;
-  const preview = (rate) => { view.proposed = rate; typed.value = show(rate); view.redraw(); };
-  const commit = (rate) => { view.proposed = null; view.held = rate; act({ kind: "rate", value: rate }); };
-  const chosen = () => Number((10 ** Number(slider.value)).toPrecision(3));
-  slider.addEventListener("input", () => preview(chosen()));
-  slider.addEventListener("change", () => commit(chosen()));
-  let edited = false; // not the browser's change event: JupyterLab keeps Enter from causing it
-  const enter = () => {
-    if (!edited) return;
-    const rate = Number(typed.value.replace(",", ".")), sound = finite(rate) && rate > 0;
-    edited = false;
-    typed.setAttribute("aria-invalid", String(!sound));
-    if (sound) commit(rate);
-    else parts.phase.textContent = `a rate is a positive number such as 3e-3, not “${typed.value}”`;
+function newView(setup) {
+  const on = { scores: true, rate: !setup.guessing, gradient: false, layers: false, earlier: true, logLoss: false, logSteps: false };
+  return {
+    on, phase: "starting", note: "", range: { min: setup.low, max: setup.high }, rate: { mode: "absolute", value: null }, ratios: null,
+    proposed: null, paused: false, over: false, proposal: null, pins: [], guess: setup.guess, predicting: Boolean(setup.guessing), drawing: false,
+    pace: [0, 0], aim: null, pointer: null, drawn: null, sent: 0,
   };
-  typed.addEventListener("input", () => { edited = true; });
-  typed.addEventListener("keydown", (event) => { if (event.key === "Enter") enter(); });
-  typed.addEventListener("blur", enter);
-  parts.follow.addEventListener("click", () => commit(null));
-  parts.pause.addEventListener("click", () => {
-    view.paused = parts.pause.getAttribute("aria-pressed") !== "true";
-    act({ kind: "pause", value: view.paused });
-  });
-  parts.stop.addEventListener("click", () => act({ kind: "stop" }));
 }
 
-// The controls as they stand: by hand or by schedule, running or paused or over.
-function showState(parts, view, history, setup) {
-  const n = history.step.length, rate = view.held ?? history.rate[n - 1], over = ["stopped", "finished", "failed"].includes(view.phase);
-  if (rate !== undefined && view.proposed === null) {
-    const busy = document.activeElement;
-    if (busy !== parts.slider || view.held === null) parts.slider.value = rate > 0 ? Math.log10(rate) : setup.low;
-    if (busy !== parts.typed) parts.typed.value = show(rate);
-    parts.slider.setAttribute("aria-valuetext", `${show(rate)}, ${view.held === null ? "by schedule" : "by hand"}`);
-  }
-  for (const control of [parts.slider, parts.typed, parts.pause, parts.stop]) control.disabled = over;
-  parts.follow.disabled = over || view.held === null;
-  parts.pause.textContent = view.paused ? "Resume" : "Pause";
-  parts.pause.setAttribute("aria-pressed", String(view.paused));
-  const phase = over ? view.phase : view.paused ? "paused" : view.phase;
-  const text = view.note ? `${phase}: ${view.note}` : `${phase}, rate ${view.held === null ? "by schedule" : "by hand"}`;
-  if (parts.phase.textContent !== text && parts.typed.getAttribute("aria-invalid") !== "true") parts.phase.textContent = text;
+// What the kernel says of the run. News older than the last act would undo what a person has just done.
+function hear(view, state) {
+  for (const key of ["phase", "note", "pins", "pace", "proposal", "guess"]) if (key in state && !(key === "guess" && view.drawing)) view[key] = state[key];
+  view.said = { ...view.said, ...state };
+  view.over = OVER.includes(view.phase);
+  if (view.said.seen < view.sent) return;
+  const { lr, factor, ratios, phase } = view.said;
+  if (lr !== null) view.rate = { mode: "absolute", value: lr };
+  else if (factor !== 1) view.rate = { mode: "factor", value: factor };
+  else view.rate = { ...view.rate, value: null };
+  view.ratios = ratios;
+  view.paused = phase === "paused";
+}
+
+function showWords(parts, view, family, setup) {
+  const line = family.lines.get(family.current), n = line?.step.length ?? 0, phase = view.over ? view.phase : view.paused ? "paused" : view.phase;
+  const by = view.rate.value === null ? "by schedule" : "by hand", text = view.note ? `${phase}: ${view.note}` : `${phase}, rate ${by}`;
+  if (parts.phase.textContent !== text && !parts.root.querySelector("[aria-invalid=true]")) parts.phase.textContent = text;
   parts.root.dataset.phase = phase;
-  if (n === 0) return;
-  const step = history.step[n - 1] + 1, loss = history.loss[n - 1], used = history.rate[n - 1];
-  parts.numbers.textContent = `step ${step} of ${setup.steps} · loss ${loss.toFixed(3)} · rate ${show(used)} · ${view.pace}`;
-  parts.progress.value = step;
+  if (!n) return undefined;
+  const step = line.step[n - 1] + 1, loss = line.loss[n - 1], rate = line.rate[n - 1], [tokens, left] = view.pace;
+  const state = `step ${step} of ${setup.steps}, loss ${loss.toFixed(3)}, rate ${show(rate)}`;
+  const speed = tokens ? `${Math.round(tokens).toLocaleString("en")} tokens/s · ` : "";
+  parts.numbers.textContent = `step ${step} of ${setup.steps} · loss ${loss.toFixed(3)} · rate ${show(rate)} · ${speed}${clock(left)} left`;
   parts.canvas.dataset.points = n;
-  parts.canvas.setAttribute("aria-label", `${setup.title}: step ${step} of ${setup.steps}, loss ${loss.toFixed(3)}, rate ${show(used)}`);
+  parts.canvas.dataset.step = step;
+  const tree = family.lines.size > 1 ? `${family.current}, one of ${plural(family.lines.size, "timeline")}: ` : "";
+  parts.canvas.setAttribute("aria-label", `${setup.title}: ${tree}${state}`);
+  return rate;
+}
+
+function showSamples(parts, samples) {
+  if (!samples.length || parts.sample.dataset.count === String(samples.length)) return;
+  parts.sample.dataset.count = samples.length;
+  parts.sample.hidden = false;
+  const last = samples.at(-1), older = samples.slice(0, -1).reverse();
+  parts.sample.firstChild.textContent = `Text at step ${last.step}`;
+  parts.text.textContent = last.text;
+  parts.texts.hidden = !older.length;
+  parts.texts.replaceChildren(parts.texts.firstChild, ...older.map((each) => make("p", {}, make("b", {}, `step ${each.step} `), each.text)));
+}
+
+// The mouse, or the arrows on the chart, read its values off.
+function listenToChart(parts, view, family) {
+  const read = (step) => {
+    const line = family.lines.get(family.current), last = line?.step.at(-1);
+    view.pointer = step === null || last === undefined ? null : Math.max(0, Math.min(last, Math.round(step)));
+    view.redraw();
+  };
+  parts.canvas.addEventListener("pointermove", (event) => { if (!view.drawing) read(view.drawn?.step(event.offsetX) ?? null); });
+  parts.canvas.addEventListener("pointerleave", () => read(null));
+  parts.canvas.addEventListener("blur", () => read(null));
+  parts.canvas.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key], line = family.lines.get(family.current);
+    if (!move || !line?.step.length) return;
+    event.preventDefault();
+    read((view.pointer ?? line.step.at(-1)) + move * Math.max(1, Math.round(view.drawn.last / 100)));
+    const i = Math.max(0, before(line.step, view.pointer + 1) - 1);
+    parts.reading.textContent = `step ${line.step[i]}: loss ${line.loss[i].toFixed(3)}, smoothed ${line.smooth[i].toFixed(3)}, rate ${show(line.rate[i])}, gradient norm ${brief(line.grad[i])}`;
+  });
+  for (const each of parts.views)
+    each.addEventListener("click", () => { view.on[each.dataset.view] = !view.on[each.dataset.view]; view.redraw(); });
+}
+
+function showViews(parts, view, family, setup) {
+  const there = { scores: family.names.some((name) => name !== "loss"), layers: setup.layers.length > 0, earlier: setup.earlier.length > 0 };
+  for (const each of parts.views) {
+    each.hidden = there[each.dataset.view] === false;
+    each.setAttribute("aria-pressed", String(view.on[each.dataset.view]));
+  }
 }
 
 function render({ model, el }) {
-  const setup = model.get("setup"), parts = build(setup);
-  let history = newHistory(), queued = 0, pointer = null;
-  const view = { phase: "starting", note: "", held: null, paused: false, proposed: null, pace: "", sent: 0 };
-  view.redraw = () => {
-    queued ||= requestAnimationFrame(() => {
-      queued = 0;
-      showState(parts, view, history, setup);
-      draw(parts.canvas, history, setup, view.proposed, pointer);
-    });
+  const setup = model.get("setup"), family = newFamily(), view = newView(setup), parts = build(setup);
+  let queued = 0;
+  const redraw = () => {
+    queued = 0;
+    view.drawn = draw(parts.canvas, family, setup, view);
+    const used = showWords(parts, view, family, setup);
+    showGuess(parts, view);
+    if (setup.guessing) return;
+    showControls(parts, view, used);
+    showViews(parts, view, family, setup);
+    showFamily(parts, family, view, act, setup);
+    showSamples(parts, family.samples);
   };
   const act = (message) => {
     view.sent = performance.timeOrigin + performance.now();
     model.send({ ...message, at: view.sent });
     view.redraw();
   };
+  view.redraw = () => { queued ||= requestAnimationFrame(redraw); };
+  view.say = (text) => { parts.phase.textContent = text; };
+  view.branch = (step) => {
+    act({ kind: "branch", name: parts.title.value.trim(), step });
+    parts.title.value = "";
+  };
   const hello = () => model.send({ kind: "hello", page: performance.timeOrigin });
   const heard = (message, buffers) => {
-    if (message.kind !== "points") return;
-    const longer = receive(history, message, buffers), state = message.state;
-    if (longer === null) return hello();
-    history = longer;
-    view.phase = state.phase;
-    view.note = state.note;
-    view.pace = `${Math.round(state.tokensPerSecond).toLocaleString("en")} tokens/s · ${clock(state.secondsLeft)} left`;
-    if (state.seen >= view.sent) { // older news would undo what a person has just done
-      view.held = state.byHand;
-      view.paused = state.phase === "paused";
-    }
+    if (message.kind === "run") {
+      receiveFamily(family, message);
+      hear(view, message.state);
+    } else if (!receivePoints(family, message, buffers)) return hello();
     view.redraw();
   };
+  const gone = () => { // the kernel was restarted or shut down: what is shown here is over
+    if (view.over) return;
+    Object.assign(view, { phase: "stopped", note: "the kernel has gone; run the cell again", over: true });
+    view.redraw();
+    hello(); // if it is there after all, its answer sets this right
+  };
   listen(parts, act, view);
-  parts.canvas.addEventListener("pointermove", (event) => { pointer = event.offsetX; view.redraw(); });
-  parts.canvas.addEventListener("pointerleave", () => { pointer = null; view.redraw(); });
+  listenToTime(parts, act, view, family);
+  listenToGuess(parts, act, view, setup);
+  listenToChart(parts, view, family);
   el.append(parts.root);
   const watch = new ResizeObserver(view.redraw);
   watch.observe(parts.root);
   model.on("msg:custom", heard);
+  model.on("comm_live_update", gone);
   hello(); // a page that was reloaded asks for the whole history
-  return () => { watch.disconnect(); model.off("msg:custom", heard); cancelAnimationFrame(queued); };
+  return () => { watch.disconnect(); model.off("msg:custom", heard); model.off("comm_live_update", gone); cancelAnimationFrame(queued); };
 }
 
 export default { render };

@@ -1,113 +1,155 @@
 """The panel of a live run: what the page shows and asks for. Acts come in, points go out.
 
-The page is `panel.js`, its chart `chart.js`. It sends one small message for each act of a person;
-the panel sets a plain field for it and nothing else, because the message may arrive on any thread.
-Points leave as float32: 12 bytes for a step, 12 for a held-out score.
+The page (`page`) sends one small message for each act of a person; the panel hands it to `run.ask`,
+which sets a plain field and nothing else, because the message may arrive on any thread.
 """
 
 import math
 import time
-from array import array
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from mslearn.picture import Band, planned
+from mslearn.account import pins
+from mslearn.guess import sound
+from mslearn.page import page, setup
+from mslearn.picture import Band
+from mslearn.points import Stream
 from mslearn.run import Run
 
-HERE = Path(__file__).parent
+PACE = 1.0  # seconds between two words on speed and time left
 
 
 class Panel:
-    """Slider, typed rate, pause, stop and chart of one run, in one `widget`."""
+    """Controls, chart, timelines and texts of one run, in one `widget`.
 
-    def __init__(self, run: Run, steps: int, title: str, band: Band | None) -> None:
-        plan = planned(run, steps)
-        low, high = slider_range([rate for _, rate in plan])
-        behind = {key: _plain(value) for key, value in band._asdict().items()} if band else None
-        setup = {"title": title, "steps": steps, "plan": plan, "low": low, "high": high}
-        self.widget = _page({**setup, "band": behind})
+    `more` goes to the page as it is: earlier runs, a prediction. `texts` is a list that grows:
+    (step, text) of what the model writes.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        steps: int,
+        title: str,
+        band: Band | None,
+        texts: list[tuple[int, str]] | None = None,
+        **more: Any,
+    ) -> None:
+        self.run, self.steps, self.texts = run, steps, texts if texts is not None else []
+        self.widget = page({**setup(run, steps, title, band), **more})
         self.widget.on_msg(self.receive)
-        self.run, self.seen, self.pages = run, 0.0, set()
+        self.guess: list[list[float]] = more.get("guess", [])
+        self.seen, self.said, self.pages = 0.0, "", set()
+        self._notices, self._told = len(run.notices), 0
         self._asked = True
 
     def receive(self, _: Any, message: dict, __: Any = None) -> None:
-        """Set the field that a person's act stands for; ignore what makes no sense."""
+        """Do what a person's act stands for; what makes no sense is answered in a sentence."""
         match message:
-            case {"kind": "rate", "value": None}:
-                self.run.controls.lr = None
-            case {"kind": "pause", "value": bool() as paused}:
-                self.run.controls.paused = paused
-            case {"kind": "rate", "value": bool()}:
-                pass  # Python counts True as the number 1
-            case {"kind": "rate", "value": int() | float() as rate} if 0 < rate < math.inf:
-                self.run.controls.lr = float(rate)
-            case {"kind": "stop"}:
-                self.run.controls.stopped = True
-            case {"kind": "hello"}:
-                self.pages.add(message.get("page"))
-                self._asked = True
-        self.seen = message.get("at", self.seen)
+            case {"kind": "hello", "page": page}:
+                self.pages.add(page)
+                self.run.attended, self._asked = True, True
+            case {"kind": "rate", "mode": mode, "value": value}:
+                self.said = self._rate(mode, value)
+            case {"kind": "branch", "name": str() as name, "step": step}:
+                name = name or self._free_name()
+                self.said = self.run.ask("branch", [name] if step is None else [name, step])
+            case {"kind": "guess", "value": points} if sound(points):
+                self.guess = points
+            case {"kind": "ask", "name": str() as name, "value": value}:
+                self.said = self.run.ask(name, value)
+        if isinstance(at := message.get("at"), int | float):
+            self.seen = at
+
+    def _rate(self, mode: Any, value: Any) -> str:
+        """Follow the schedule (None), a multiple of it, or a rate of one's own."""
+        if value is None:
+            return self.run.ask("lr", None) or self.run.ask("factor", 1.0)
+        if mode == "factor":
+            return self.run.ask("factor", value) or self.run.ask("lr", None)
+        return self.run.ask("lr", value)
+
+    def _free_name(self) -> str:
+        numbers = range(1, len(self.run.family.timelines) + 1)
+        names = (f"branch {number}" for number in numbers)
+        return next(name for name in names if name not in self.run.family.timelines)
 
     def flush(self, phase: str, note: str = "") -> float:
         """Send what is new, or everything to a page that asked; gives the seconds it took."""
         started = time.perf_counter()
-        if self._asked:
-            self._asked, self._sent, self._sent_held, self._names = False, 0, 0, []
-        new = self.run.log[self._sent :]
-        points, held = array("f"), array("f")
-        for record in new:
-            points.extend((record.step, record.loss, record.lr))
-            for name, value in (record.held_out or {}).items():
-                if name not in self._names:
-                    self._names.append(name)
-                held.extend((record.step, self._names.index(name), value))
-        message = {"kind": "points", "from": self._sent, "heldFrom": self._sent_held}
-        message |= {"names": self._names, "state": self._state(phase, note)}
-        self.widget.send(message, buffers=[points.tobytes(), held.tobytes()])
-        self._sent += len(new)
-        self._sent_held += len(held) // 3
+        everything = self._asked
+        if everything:
+            self._asked, self._state, self._known = False, {}, {}
+            self._streams, self._names, self._paced = {}, [], -math.inf
+        over = phase not in ("running", "paused")
+        news = [(name, self._of(name, over)) for name in list(self.run.family.timelines)]
+        self._send_changes(phase, note, everything)
+        for name, new in news:
+            if new is not None:
+                message = {"kind": "points", "line": name, "from": new.at}
+                message["layers"] = len(self.run.watch.names)
+                self.widget.send(message, buffers=list(new[1:]))
         return time.perf_counter() - started
 
-    def _state(self, phase: str, note: str) -> dict[str, Any]:
+    def _of(self, name: str, over: bool) -> Any:
+        """What is new of a timeline. One that went back in time has another log: all of it."""
+        line = self.run.family.timelines.get(name)
+        if line is None:  # dropped just now
+            return None
+        stream = self._streams.get(name)
+        if stream is None or stream.log is not line.log:
+            stream = self._streams[name] = Stream(line.log, self.steps)
+        return stream.news(self._names, over)
+
+    def _send_changes(self, phase: str, note: str, everything: bool) -> None:
+        """Say what has changed of the run, if anything has."""
+        state, family = self._now(phase, note), self._about_family()
+        changed = {key: value for key, value in state.items() if value != self._state.get(key, ...)}
+        message = {k: value for k, value in family.items() if value != self._known.get(k, ...)}
+        texts = self.texts if everything else self.texts[self._told :]
+        self._told = len(self.texts)
+        if texts:
+            message["samples"] = [{"step": step, "text": text} for step, text in texts]
+        self._state, self._known = state, family
+        if message or changed:
+            kind = {"kind": "run", "all": True} if everything else {"kind": "run"}
+            self.widget.send({**kind, **message, "state": changed})
+
+    def _about_family(self) -> dict[str, Any]:
+        """Which timelines there are; `pins` of the current one are in the state."""
+        lines = [
+            {"name": line.name, "parent": line.parent, "born": line.born, "number": line.number}
+            for line in list(self.run.family.timelines.values())
+        ]
+        current, names = self.run.family.current, list(self._names)
+        return {"lines": lines, "current": current, "names": names, "snapshots": self._snapshots()}
+
+    def _snapshots(self) -> list[int]:
+        return self.run.reachable() if self.run.snapshots is not None else []
+
+    def _now(self, phase: str, note: str) -> dict[str, Any]:
         """What the controls should show. `seen` is the stamp of the last act that arrived."""
-        last = self.run.log[-1] if self.run.log else None
+        notices = self.run.notices[self._notices :]
+        controls, log = self.run.controls, self.run.log
+        if (now := time.perf_counter()) - self._paced >= PACE or phase != "running":
+            self._paced = now
+            last = log[-1] if log else None
+            self._pace = [round(last.tokens_per_s), round(last.seconds_left)] if last else [0, 0]
+        proposal = self.run.proposal
         return {
             "phase": phase,
-            "note": note,
+            "note": note or self.said or (notices[-1][1] if notices else ""),
             "seen": self.seen,
-            "byHand": self.run.controls.lr,
-            "tokensPerSecond": last.tokens_per_s if last else 0,
-            "secondsLeft": last.seconds_left if last else 0,
+            "lr": controls.lr,
+            "factor": controls.factor,
+            "ratios": list(controls.ratios) if controls.ratios is not None else None,
+            "pace": self._pace,
+            "pins": pins(self.run),
+            "guess": self.guess,
+            "proposal": proposal and {"why": proposal.why, "take": _accepting(proposal)},
         }
 
 
-def _page(setup: dict[str, Any]) -> Any:
-    """The widget; its class is made here because ipywidgets is slow to import."""
-    import anywidget
-    import traitlets
-
-    class Page(anywidget.AnyWidget):
-        _esm = "".join((HERE / n).read_text(encoding="utf-8") for n in ("chart.js", "panel.js"))
-        _css = (HERE / "panel.css").read_text(encoding="utf-8")
-        setup = traitlets.Dict().tag(sync=True)
-
-        def __repr__(self) -> str:
-            return f"{self.setup['title']}: the live chart needs a running notebook"
-
-    page = Page(setup=setup)
-    # ipykernel 7.4 hands a widget's messages to the shell that last wrote to the widget: the main
-    # one, which wait() blocks. Left where the page sent them, they arrive at once.
-    page.comm._reply_subshell_for = lambda data, asked: asked
-    return page
-
-
-def slider_range(rates: Sequence[float]) -> tuple[int, int]:
-    """Powers of ten around the plan's peak: two and a half decades down, one and a half up."""
-    peak = math.log10(max((rate for rate in rates if rate > 0), default=1e-3))
-    return math.floor(peak - 2.5), math.ceil(peak + 1.5)
-
-
-def _plain(values: Any) -> Any:
-    """Sequences and arrays as lists of floats, for JSON; a name as it is."""
-    return values if isinstance(values, str) else [float(value) for value in values]
+def _accepting(proposal: Any) -> str:
+    """What the button says that takes the guard's proposal."""
+    rate = "rate" if proposal.control == "lr" else "× schedule"
+    return f"Accept: {rate} {proposal.value:.2g} from step {proposal.back_to}"

@@ -4,9 +4,23 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mslearn import plot
+from mslearn.account import describe, pins, smooth, table, written
 from mslearn.run import Run
+from mslearn.timeline import Timeline
 
-PAST = 0.9  # weight of the past in the smoothed curve, as in panel.js
+MOST = 4_000  # points of a curve, about: more than it has pixels
+
+
+class RunPicture(plot.Picture):
+    """The picture of a run; below it the table of its timelines and what the model wrote."""
+
+    def __init__(self, content: bytes, alt: str, width: int, below: str = "") -> None:
+        super().__init__(content, alt, width)
+        self.below = below
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(include, exclude)
+        return {**bundle, "text/html": bundle["text/html"] + self.below}
 
 
 class Band(NamedTuple):
@@ -22,84 +36,115 @@ class Band(NamedTuple):
 
 
 def picture(
-    run: Run, steps: int, *, phase: str = "finished", title: str = "Training", band: Any = None
-) -> plot.Picture:
-    """Loss, held-out scores and rate above one another, `steps` wide, with all of it in words."""
+    run: Run,
+    steps: int,
+    *,
+    phase: str = "finished",
+    title: str = "Training",
+    band: Any = None,
+    guess: Sequence[Sequence[float]] = (),
+    texts: Sequence[tuple[int, str]] = (),
+) -> RunPicture:
+    """Loss, held-out scores and rate above one another, `steps` wide, with all of it in words.
+
+    A branch has its own colour and begins where it left its parent. `guess` is a prediction of the
+    loss, as (step, nats), `texts` what the model wrote, as (step, text).
+    """
     band = Band(*band) if band is not None else None
-    names = dict.fromkeys(name for record in run.log for name in record.held_out or ())
+    lines = [line for line in run.family.timelines.values() if len(line.log)]
+    scores = [each for line in lines for each in list(line.log.held_out.values())]
+    names = dict.fromkeys(name for each in scores for name in each)
     rows = ["loss", *(name for name in names if name != "loss"), "rate"]
     shares = [3.0, *[2.0] * (len(rows) - 2), 1.5]
     height = 1.0 + 0.62 * sum(shares)
     figure, axes = plot.figure(len(rows), 1, height=height, sharex=True, height_ratios=shares)
     for name, ax in zip(rows[:-1], axes, strict=False):
-        _draw_score(ax, run, name, band)
-    _draw_rate(axes[-1], run, planned(run, steps))
+        _draw_score(ax, lines, name, band)
+    if len(guess):
+        axes[0].plot(*zip(*guess, strict=True), color="0.2", ls=":", lw=2.2, label="predicted")
+    _draw_pins(axes[0], run)
+    if axes[0].get_legend_handles_labels()[0]:
+        plot.legend(axes[0], loc="upper right")
+    _draw_rate(axes[-1], lines, planned(run, steps))
     axes[0].set_title(f"{title}: {phase} at step {run.step} of {steps}", loc="left")
     axes[-1].set_xlabel("step")
-    axes[-1].set_xlim(0, run.step or steps)
-    words = describe(run, steps, phase=phase, title=title)
-    return plot.Picture(plot.png(figure), words, round(figure.get_figwidth() * 100))
-
-
-def describe(run: Run, steps: int, *, phase: str = "finished", title: str = "Training") -> str:
-    """The picture in words, for who cannot see it."""
-    if not run.log:
-        return f"{title}: {phase} before the first step."
-    losses = smooth([record.loss for record in run.log])
-    moves = sum(event.name == "lr" and event.value is not None for event in run.events)
-    held = next((r.held_out for r in reversed(run.log) if r.held_out), None) or {}
-    scores = "".join(f", held-out {k.replace('_', ' ')} {v:.3f}" for k, v in held.items())
-    hand = f"moved by hand {moves} times" if moves else "by schedule"
-    return (
-        f"{title}, {phase} at step {run.step} of {steps}: training loss from {losses[0]:.3f} to "
-        f"{losses[-1]:.3f} nats (smoothed){scores}; rate {hand}, {run.log[-1].lr:.2e} at the end."
-    )
+    axes[-1].set_xlim(0, max((line.step for line in lines), default=0) or steps)
+    words = describe(run, steps, phase=phase, title=title, guess=guess)
+    below = table(run) + written(texts)
+    return RunPicture(plot.png(figure), words, round(figure.get_figwidth() * 100), below)
 
 
 def planned(run: Run, steps: int, most: int = 400) -> list[tuple[int, float]]:
     """The schedule as (step, rate) pairs, at most about `most` of them, first and last included."""
     chosen = range(0, steps, max(1, steps // most))
-    return [(step, float(run.schedule(step))) for step in (*chosen, max(0, steps - 1))]
+    return [(step, run.planned(step)) for step in (*chosen, max(0, steps - 1))]
 
 
-def smooth(values: list[float], past: float = PAST) -> list[float]:
-    """Exponential mean of the finite values so far, its start corrected as in Adam."""
-    mean, weight, means = 0.0, 0.0, []
-    for value in values:
-        if abs(value) < float("inf"):  # false for NaN too
-            mean, weight = past * mean + (1 - past) * value, past * weight + (1 - past)
-        means.append(mean / weight if weight else float("nan"))
-    return means
+def thinned(values: Sequence[float], start: int) -> tuple[Sequence[int], Sequence[float]]:
+    """The steps from `start` on and their values, at most about `MOST` of them."""
+    steps = range(start, len(values), max(1, (len(values) - start) // MOST))
+    return steps, [values[step] for step in steps]
 
 
-def _draw_score(ax: Any, run: Run, name: str, band: Band | None) -> None:
+def _colour(line: Timeline, lines: list[Timeline], alone: int = 0) -> str:
+    """A timeline's colour; where there is only one, the place of the series in the palette."""
+    return plot.COLOURS[(line.number if len(lines) > 1 else alone) % len(plot.COLOURS)]
+
+
+def _draw_score(ax: Any, lines: list[Timeline], name: str, band: Band | None) -> None:
     if band is not None and band.of == name:
         ax.fill_between(
             band.steps, band.low, band.high, color="0.7", alpha=0.5, lw=0, label="reference band"
         )
-    if name == "loss":
-        steps, losses = [r.step for r in run.log], [r.loss for r in run.log]
-        ax.plot(steps, losses, color=plot.COLOURS[0], ls="-", lw=0.8, alpha=0.35)
-        ax.plot(steps, smooth(losses), color=plot.COLOURS[0], ls="-", label="training")
-    held = [(r.step, r.held_out[name]) for r in run.log if name in (r.held_out or {})]
-    if held:
-        style = {"color": plot.COLOURS[1], "ls": "--", "marker": "o", "markersize": 4}
-        ax.plot(*zip(*held, strict=True), **style, label="held out")
+    for line in lines:
+        if name == "loss":
+            losses, style = line.log.column("loss"), {"color": _colour(line, lines), "ls": "-"}
+            label = "training" if len(lines) == 1 else line.name
+            ax.plot(*thinned(losses, line.born), **style, lw=0.8, alpha=0.35)
+            ax.plot(*thinned(smooth(losses), line.born), **style, label=label)
+        held = list(line.log.held_out.items())
+        held = [(step, each[name]) for step, each in held if name in each and step >= line.born]
+        if held:
+            style = {"color": _colour(line, lines, 1), "ls": "--", "marker": "o", "markersize": 4}
+            label = "held out" if line is lines[0] else None
+            ax.plot(*zip(*held, strict=True), **style, mfc=plot.PAPER, label=label)
     ax.set_ylabel("loss (nats)" if name == "loss" else name.replace("_", " "))
-    plot.legend(ax, loc="upper right" if name == "loss" else "best")  # an accuracy rises
+    if name == "loss":
+        _leave_out_explosions(ax, lines)
+    else:
+        plot.legend(ax, loc="best")  # an accuracy rises
 
 
-def _draw_rate(ax: Any, run: Run, plan: list[tuple[int, float]]) -> None:
+def _leave_out_explosions(ax: Any, lines: list) -> None:
+    """A loss that ran away leaves the picture at its top, so that the rest can be seen."""
+    starts = [max(line.log.column("loss", 0, 10)) for line in lines]
+    bottom, top = ax.get_ylim()
+    limit = max((start + 0.6 * max(start - bottom, 0.0) for start in starts), default=top)
+    if bottom < limit < top:
+        ax.set_ylim(bottom, limit)
+
+
+def _draw_pins(ax: Any, run: Run) -> None:
+    for number, pin in enumerate(pins(run), 1):
+        colour = plot.COLOURS[1] if pin["guard"] else plot.INK
+        ax.axvline(pin["step"], color=colour, lw=0.8, ls=":")
+        flag = {"boxstyle": "circle,pad=0.25", "fc": colour, "ec": "none"}
+        words = {"color": plot.PAPER, "fontsize": 8, "ha": "center", "va": "center", "bbox": flag}
+        ax.annotate(str(number), (pin["step"], 0.06), xycoords=("data", "axes fraction"), **words)
+
+
+def _draw_rate(ax: Any, lines: list[Timeline], plan: list[tuple[int, float]]) -> None:
     plan = [(step, rate) for step, rate in plan if rate > 0]
     if plan:
         ax.plot(*zip(*plan, strict=True), color="0.6", ls="--", lw=1.2, label="planned")
-    used = [(record.step, record.lr) for record in run.log if record.lr > 0]
-    if used:
-        ax.step(*zip(*used, strict=True), color=plot.COLOURS[2], ls="-", where="post", label="used")
-    top = max((rate for _, rate in (*plan, *used)), default=0.0)
-    if top:
+    seen = [rate for _, rate in plan]
+    for line in lines:
+        used, label = line.log.column("lr"), "used" if len(lines) == 1 else None
+        style = {"color": _colour(line, lines, 2), "ls": "-", "where": "post", "label": label}
+        ax.step(range(line.born, len(used)), used[line.born :], **style)
+        seen += [rate for rate in used if rate > 0]
+    if seen:
         ax.set_yscale("log")
-        least = min(rate for _, rate in (*plan, *used))
-        ax.set_ylim(max(least, top / 1000) / 1.5, top * 1.5)
+        ax.set_ylim(max(min(seen), max(seen) / 1000) / 1.5, max(seen) * 1.5)
         plot.legend(ax, loc="lower left", ncols=2)
     ax.set_ylabel("rate")

@@ -9,19 +9,27 @@ from array import array
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
+from mslearn.account import describe, pins, smooth
 from mslearn.bench_live import write_notebook
 from mslearn.device import Device
+from mslearn.guess import Guess, in_words, sound, start_loss
 from mslearn.live import Live
-from mslearn.panel import Panel, slider_range
-from mslearn.picture import Band, describe, picture, planned, smooth
+from mslearn.page import slider_range
+from mslearn.panel import Panel
+from mslearn.picture import Band, picture, planned
+from mslearn.points import MOST, Stream, extremes
+from mslearn.records import Log, Record
 from mslearn.run import Controls, Run
+from mslearn.samples import Samples
 from mslearn.schedules import warmup_cosine
+from mslearn.snapshots import Snapshots
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 60
@@ -104,10 +112,10 @@ class TestWithNobodyAtTheSlider:
 
 class TestActs:
     def test_a_move_is_used_from_the_next_step_until_the_schedule_is_followed_again(self, slow):
-        act(slow, "rate", value=0.5)
+        act(slow, "rate", mode="absolute", value=0.5)
         until(lambda: slow.run.events)
         step = slow.run.events[0].step
-        act(slow, "rate", value=None)
+        act(slow, "rate", mode="absolute", value=None)
         until(lambda: len(slow.run.events) == 2 and slow.run.log[-1].step > slow.run.events[1].step)
         back = slow.run.events[1].step
         rates = [record.lr for record in slow.run.log]
@@ -115,32 +123,73 @@ class TestActs:
         assert rates[step - 1] == slow.run.schedule(step - 1)
         assert rates[back] == slow.run.schedule(back)
 
-    def test_pause_holds_the_run_and_resume_lets_it_go_on(self, slow):
-        act(slow, "pause", value=True)
+    def test_a_multiple_of_the_schedule_keeps_its_shape_and_lets_go_of_a_rate_held(self, slow):
+        act(slow, "rate", mode="absolute", value=0.5)
+        until(lambda: slow.run.log[-1].lr == 0.5)
+        act(slow, "rate", mode="factor", value=0.5)
+        until(lambda: slow.run.log[-1].lr != 0.5)
+        last = slow.run.log[-1]
+        assert last.lr == 0.5 * slow.run.schedule(last.step) and slow.run.controls.lr is None
+
+    def test_pause_holds_the_run_one_step_is_one_and_resume_lets_it_go_on(self, slow):
+        act(slow, "ask", name="paused", value=True)
         until(lambda: slow.run.events)
         held = slow.run.step
-        time.sleep(0.1)
-        assert slow.run.step == held and slow.phase == "paused"
-        act(slow, "pause", value=False)
+        act(slow, "ask", name="single", value=True)
         until(lambda: slow.run.step > held)
+        time.sleep(0.1)
+        assert slow.run.step == held + 1 and slow.phase == "paused"
+        act(slow, "ask", name="paused", value=False)
+        until(lambda: slow.run.step > held + 1)
         assert slow.phase == "running"
 
+    def test_rewind_and_branch_give_a_family_that_the_page_is_told_of(self, slow):
+        until(lambda: slow.run.step >= 20)
+        act(slow, "branch", name="", step=10)
+        until(lambda: slow.run.family.current == "branch 1")
+        born = slow.run.family.timelines["branch 1"].born
+        assert born <= 10 and len(slow.run.family.timelines["main"].log) >= 20
+        act(slow, "ask", name="rewind", value=born)
+        until(lambda: any(event.name == "rewind" for event in slow.run.events))
+
+    def test_a_branch_that_is_given_no_name_gets_one_that_is_free(self, slow):
+        names = []
+        for count in (1, 2):
+            act(slow, "branch", name="", step=None)
+            until(lambda n=count: len(slow.run.family.timelines) == n + 1)
+            names.append(slow.run.family.current)
+        assert names == ["branch 1", "branch 2"]
+
+    def test_a_note_is_pinned_to_the_step_it_came_at(self, slow):
+        act(slow, "ask", name="note", value="look here")
+        until(lambda: pins(slow.run))
+        (pin,) = pins(slow.run)
+        assert pin == {"step": slow.run.events[0].step, "text": "look here", "guard": False}
+
     def test_stop_ends_it_early_and_wait_gives_back_the_run(self, slow):
-        act(slow, "stop")
+        act(slow, "ask", name="stopped", value=True)
         run = slow.wait()
         assert run is slow.run and slow.phase == "stopped" and run.step < 20_000
         assert "stopped" in slow.picture.alt
 
     def test_stop_ends_a_paused_run_too(self, slow):
-        act(slow, "pause", value=True)
-        act(slow, "stop")
+        act(slow, "ask", name="paused", value=True)
+        act(slow, "ask", name="stopped", value=True)
         assert slow.wait() is slow.run
 
-    def test_an_act_after_the_end_is_no_fault(self):
+    def test_a_thousand_moves_in_a_second_are_taken_and_the_last_one_stays(self, slow):
+        for move in range(1_000):
+            act(slow, "rate", mode="absolute", value=1e-3 + 1e-6 * move)
+        until(lambda: slow.run.log[-1].lr == 1e-3 + 1e-6 * 999)
+        steps = [event.step for event in slow.run.events]
+        assert len(steps) == len(set(steps)) < 1_000  # at most one a step
+
+    def test_an_act_after_the_end_changes_nothing_and_is_answered(self):
         live = Live(make_run(), 2)
         live.wait()
-        act(live, "pause", value=True)
-        assert live.phase == "finished"
+        act(live, "ask", name="rewind", value=0)
+        assert live.phase == "finished" and "has ended" in live.panel.said
+        assert live.run.step == 2
 
 
 @pytest.fixture(scope="module")
@@ -153,19 +202,35 @@ NOT_RATES = st.one_of(
 )
 NONSENSE = st.one_of(
     st.just({}),
-    st.fixed_dictionaries({"kind": st.text().filter(lambda kind: kind != "stop")}),
-    st.fixed_dictionaries({"kind": st.just("rate"), "value": NOT_RATES}),
-    st.fixed_dictionaries({"kind": st.just("pause"), "value": st.integers() | st.text()}),
+    st.fixed_dictionaries({"kind": st.text()}),
+    st.fixed_dictionaries({"kind": st.just("rate"), "mode": st.text(), "value": NOT_RATES}),
+    st.fixed_dictionaries({"kind": st.just("ask"), "name": st.text(), "value": NOT_RATES}),
+    st.fixed_dictionaries({"kind": st.just("ask"), "name": st.just("paused"), "value": st.text()}),
+    st.fixed_dictionaries({"kind": st.just("branch"), "name": st.text(), "step": NOT_RATES}),
+    st.fixed_dictionaries({"kind": st.just("guess"), "value": NOT_RATES}),
 )
 
 
 @given(NONSENSE)
 def test_a_message_that_makes_no_sense_changes_nothing(panel, message):
     panel.receive(None, message)
-    assert panel.run.controls == Controls()
+    assert panel.run.controls == Controls() and panel.guess == []
 
 
 class TestFaults:
+    def test_a_budget_too_small_for_one_snapshot_is_said_before_the_start(self):
+        run = make_run()
+        with pytest.raises(ValueError, match="snapshot"):
+            run.enable(Snapshots(megabytes=0.001))
+        assert run.step == 0
+
+    def test_a_model_too_large_for_the_usual_budget_trains_without_rewinding(self, monkeypatch):
+        run = make_run()
+        monkeypatch.setattr(run, "enable", lambda: Run.enable(run, Snapshots(megabytes=0.001)))
+        with pytest.warns(UserWarning, match="no rewinding"):
+            live = Live(run, 3)
+        assert live.wait().step == 3 and run.snapshots is None
+
     def test_what_training_raises_comes_out_of_wait(self):
         def loss(model, batch):
             raise RuntimeError("the loss is broken")
@@ -209,31 +274,37 @@ class TestWire:
         run, messages = make_run(), []
         panel = Panel(run, STEPS, "Training", None)
         monkeypatch.setattr(
-            panel.widget, "send", lambda content, buffers: messages.append((content, buffers))
+            panel.widget, "send", lambda content, buffers=(): messages.append((content, buffers))
         )
         for _ in run.train(40):
             pass
         return panel, messages
 
-    def test_a_point_takes_twelve_bytes_and_goes_once(self, sent):
+    def test_a_point_takes_sixteen_bytes_and_goes_once(self, sent):
         panel, messages = sent
         panel.flush("running")
         panel.flush("running")
-        assert [len(buffers[0]) for _, buffers in messages] == [40 * 12, 0]
-        assert messages[1][0]["from"] == 40
+        points = [buffers[0] for content, buffers in messages if content["kind"] == "points"]
+        assert [len(buffer) for buffer in points] == [40 * 16]
 
-    def test_points_are_steps_losses_and_rates(self, sent):
+    def test_nothing_is_sent_when_nothing_has_changed(self, sent):
+        panel, messages = sent
+        panel.flush("paused")
+        before = len(messages)
+        panel.flush("paused")
+        assert len(messages) == before
+
+    def test_points_are_steps_losses_rates_and_gradient_norms(self, sent):
         panel, messages = sent
         panel.flush("running")
-        numbers = array("f", messages[0][1][0])
-        last = panel.run.log[-1]
-        assert numbers[-3:] == array("f", (last.step, last.loss, last.lr))
+        numbers, last = array("f", messages[1][1][0]), panel.run.log[-1]
+        assert numbers[-4:] == array("f", (last.step, last.loss, last.lr, last.grad_norm))
 
     def test_held_out_scores_are_numbered_by_name(self, sent):
         panel, messages = sent
         panel.flush("running")
-        content, (_, held) = messages[0]
-        assert content["names"] == ["loss", "accuracy"]
+        (family, _), (_, (_, held, _)) = messages
+        assert family["names"] == ["loss", "accuracy"]
         assert array("f", held).tolist() == [19, 0, 1.5, 19, 1, 0.25, 39, 0, 1.5, 39, 1, 0.25]
 
     def test_a_page_that_says_hello_gets_everything_again(self, sent):
@@ -241,17 +312,131 @@ class TestWire:
         panel.flush("running")
         panel.receive(None, {"kind": "hello", "page": 1})
         panel.flush("running")
-        assert messages[0][1] == messages[1][1] and messages[1][0]["from"] == 0
+        (_, first), (_, second) = messages[1], messages[3]
+        assert first == second and messages[2][0]["all"] and panel.run.attended
 
     def test_the_page_learns_which_of_its_acts_have_arrived(self, sent):
         panel, messages = sent
-        panel.receive(None, {"kind": "rate", "value": 0.1, "at": 7.5})
+        panel.receive(None, {"kind": "rate", "mode": "absolute", "value": 0.1, "at": 7.5})
         panel.flush("running")
-        assert messages[0][0]["state"]["seen"] == 7.5
-        assert messages[0][0]["state"]["byHand"] == 0.1
+        state = messages[0][0]["state"]
+        assert state["seen"] == 7.5 and state["lr"] == 0.1
+
+    def test_a_timeline_that_went_back_is_sent_anew(self, sent):
+        panel, messages = sent
+        panel.flush("running")
+        panel.run.enable(Snapshots())
+        panel.run.family.now.log = panel.run.log.upto(10)
+        panel.flush("running")
+        content, buffers = messages[-1]
+        assert content["from"] == (0, 0, 0) and len(buffers[0]) == 10 * 16
+
+    def test_a_text_the_model_wrote_goes_once(self, sent):
+        panel, messages = sent
+        panel.texts.append((10, "once upon"))
+        for _ in range(2):
+            panel.flush("running")
+        told = [content["samples"] for content, _ in messages if "samples" in content]
+        assert told == [[{"step": 10, "text": "once upon"}]]
+
+
+def long_log(steps: int) -> Log:
+    log = Log()
+    for step in range(steps):
+        loss = 1e9 if step == 12_345 else 1.0 + step % 7
+        log.append(Record(step, loss, 1e-3, 1.0, 0.0, 0.0))
+    return log
+
+
+class TestLongRuns:
+    def test_as_many_points_are_sent_of_100_000_steps_as_of_10_000(self):
+        stream, names, sent = Stream(log := long_log(100_000), len(log)), [], b""
+        while news := stream.news(names, last=True):
+            sent += news.points
+        assert MOST - 10 <= len(sent) / 16 <= 1.01 * MOST
+
+    def test_one_step_that_explodes_is_among_them(self):
+        points = Stream(long_log(100_000), 100_000).news([]).points
+        assert max(array("f", points)[1::4]) == 1e9
+
+    def test_a_loss_that_is_no_number_is_the_greatest_of_its_stretch(self):
+        losses = [1.0, 2.0, float("nan"), 0.5]
+        assert extremes(np.array(losses), 4).tolist() == [2, 3]
+
+    def test_steps_of_a_stretch_not_yet_full_wait_until_the_end(self):
+        stream = Stream(long_log(30), 100_000)  # 20 steps a stretch
+        assert len(stream.news([]).points) == 2 * 16
+        assert len(stream.news([], last=True).points) == 2 * 16
+
+
+class TestSamples:
+    def test_training_goes_on_bit_for_bit_as_if_nothing_had_been_written(self):
+        def write(model):
+            assert not model.training and not torch.is_grad_enabled()
+            return f"{torch.rand(1).item()}"
+
+        live = Live(make_run(), STEPS, sample=write)
+        losses = [record.loss for record in live.wait().log]
+        assert losses == [record.loss for record in make_run().train(STEPS)]
+        assert live.samples.texts[-1][0] == STEPS and "What the model wrote" in live.picture.below
+
+    def test_a_slow_one_is_written_less_often(self):
+        calls = []
+        samples = Samples(lambda model: calls.append(time.sleep(0.05)), every=1)
+        for done in range(1, 20):
+            samples.look(torch.nn.Identity(), done)
+        assert len(calls) == 1  # the next is due when nineteen times as long has gone by
+
+    def test_one_that_fails_says_so_and_training_goes_on(self):
+        live = Live(make_run(), STEPS, sample=lambda model: 1 / 0)
+        assert live.wait().step == STEPS
+        assert live.samples.texts == [(6, "the sample failed: ZeroDivisionError: division by zero")]
+
+
+class TestGuess:
+    def test_a_typed_one_lies_on_the_chart_and_in_its_words(self):
+        run = make_run()
+        guess = Guess(run, STEPS, {0: 1.0, STEPS: 0.5})
+        live = Live(run, STEPS, guess=guess)
+        live.wait()
+        assert live.panel.guess == [[0.0, 1.0], [60.0, 0.5]]
+        assert "Predicted was 0.500 at step 60" in live.picture.alt
+        assert in_words(guess.points) == "loss 1.00 at step 0, 0.50 at step 60"
+
+    def test_looking_at_the_first_loss_leaves_the_training_as_it_was(self):
+        first = next(iter(make_run().train(1))).loss
+        run = make_run()
+        assert start_loss(run) == pytest.approx(first, rel=0.2)  # without dropout
+        losses = [record.loss for record in run.train(STEPS)]
+        assert losses == [record.loss for record in make_run().train(STEPS)]
+
+    @pytest.mark.parametrize("points", [None, "1", [[1]], [[0, float("inf")]], [[0, True]]])
+    def test_what_is_no_curve_is_refused(self, points):
+        assert not sound(points)
+
+    def test_nonsense_typed_in_a_cell_is_refused_in_words(self):
+        with pytest.raises(ValueError, match="a prediction is"):
+            Guess(make_run(), STEPS, {0: float("nan")})
+
+
+class TestEarlierRuns:
+    def test_the_one_before_is_drawn_behind_where_it_trained_the_same(self):
+        Live(make_run(), STEPS).wait()
+        curves = Live(make_run(), STEPS).panel.widget.setup["earlier"]
+        assert len(curves[-1]["step"]) == STEPS
+        assert Live(make_run(lambda m, b: squares(m, b)), 2).panel.widget.setup["earlier"] == []
 
 
 class TestPicture:
+    def test_a_family_has_a_table_below_it_and_every_timeline_in_its_words(self):
+        run = make_run()
+        run.enable()
+        for record in run.train(STEPS):
+            if record.step == 30 and run.family.current == "main":
+                run.branch("gentle")
+        image = picture(run, STEPS)
+        assert "<td>main, step 31</td>" in image.below and "Timeline main" in image.alt
+
     def test_its_words_say_step_loss_rate_and_scores(self):
         run = make_run()
         for _ in run.train(STEPS):

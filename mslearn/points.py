@@ -1,0 +1,99 @@
+"""What of a run goes to its page as numbers: 16 bytes a step, thinned where the run is long.
+
+Points leave as float32: (step, loss, rate, gradient norm) for a step, (step, score, value) for a
+held-out score, (step, gradient norms, update ratios) for a sample of the layers.
+"""
+
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+
+from mslearn.records import Log
+
+MOST = 10_000  # points of one timeline, about
+LAYER_SAMPLES = 400  # of one timeline, about
+
+
+class News(NamedTuple):
+    """What a page does not have yet, and where it goes: (points, scores, samples) it has."""
+
+    at: tuple[int, int, int]
+    points: bytes
+    held: bytes
+    layers: bytes
+
+
+class Stream:
+    """One timeline's log on its way to the page, which is told only what it has not heard.
+
+    Of a run longer than `MOST` steps only the least and the greatest loss of each stretch are sent:
+    a chart some hundred pixels wide shows no more.
+    """
+
+    def __init__(self, log: Log, steps: int) -> None:
+        self.log = log
+        stride = -(-steps // MOST)
+        self._stretch = 2 * stride if stride > 1 else 1
+        self._gap = max(1, steps // LAYER_SAMPLES)
+        self._done, self._scored, self._sampled = 0, 0, 0
+        self._sent, self._held, self._layers, self._last_layers = 0, 0, 0, -self._gap
+        self._fresh = True
+
+    def news(self, names: list[str], last: bool = False) -> News | None:
+        """What is new; the first time also nothing, which takes the place of what was there before.
+
+        None where nothing is. `names` numbers the scores and grows; `last`: nothing will follow.
+        """
+        at = (self._sent, self._held, self._layers)
+        news = News(at, self._points(last), self._scores(names), self._samples())
+        fresh, self._fresh = self._fresh, False
+        return news if fresh or any(news[1:]) else None
+
+    def _points(self, last: bool) -> bytes:
+        end = len(self.log)
+        if not last:
+            end -= (end - self._done) % self._stretch
+        if end <= self._done:
+            return b""
+        names = ("loss", "lr", "grad_norm")
+        columns = [np.array(self.log.column(name, self._done, end)) for name in names]
+        kept = extremes(columns[0], self._stretch)
+        table = np.stack([self._done + kept, *(column[kept] for column in columns)], axis=1)
+        self._done = end
+        self._sent += len(kept)
+        return table.astype("<f4").tobytes()
+
+    def _scores(self, names: list[str]) -> bytes:
+        found = array("f")
+        for step, scores in list(self.log.held_out.items())[self._scored :]:
+            self._scored += 1
+            for name, value in scores.items():
+                if name not in names:
+                    names.append(name)
+                found.extend((step, names.index(name), value))
+        self._held += len(found) // 3
+        return found.tobytes()
+
+    def _samples(self) -> bytes:
+        found = array("f")
+        for step, gradients, updates in self.log.layers[self._sampled :]:
+            self._sampled += 1
+            if step >= self._last_layers + self._gap:
+                found.extend((step, *gradients, *updates))
+                self._last_layers = step
+                self._layers += 1
+        return found.tobytes()
+
+
+def extremes(losses: np.ndarray, stretch: int) -> np.ndarray:
+    """Places of the least and the greatest loss of each stretch, in order; NaN is the greatest."""
+    places = np.arange(len(losses))
+    if stretch <= 2:
+        return places
+    ranked = np.where(np.isfinite(losses), losses, np.inf)
+    found = []
+    for start in range(0, len(losses), stretch):
+        part = ranked[start : start + stretch]
+        found += [start + part.argmin(), start + part.argmax()]
+    return np.unique(np.array(found, dtype=int))

@@ -1,0 +1,147 @@
+// What the chart shows: loss, scores, gradient, layers, rate and the tree of timelines above one
+// another, on one axis of steps.
+
+const SHARES = { loss: 3.1, gradient: 1.3, layers: 2, rate: 1.5, score: 1.8 };
+const UNIT = 62, BRANCH = 18; // pixels: a row of share 1, a timeline in the tree
+
+// A timeline's colour; where there is only one, the place of the series in the palette.
+const lineColour = (line, frame, alone = 0) => frame.colours[(frame.family.lines.size > 1 ? line.number : alone) % frame.colours.length];
+const visible = (family) => [...family.lines.values()].filter((line) => line.step.length);
+
+// The rows that there is something for and that are switched on.
+function rowsOf(family, setup, view) {
+  const scores = family.names.filter((name) => name !== "loss"), band = setup.band;
+  if (band && band.of !== "loss" && !scores.includes(band.of)) scores.push(band.of);
+  const sampled = visible(family).some((line) => line.layers.length);
+  return [
+    { name: "loss", kind: "loss" },
+    ...(view.on.scores ? scores.map((name) => ({ name, kind: "score" })) : []),
+    ...(view.on.gradient ? [{ name: "gradient norm", kind: "gradient" }] : []),
+    ...(view.on.layers && sampled ? [{ name: "gradients", kind: "layers" }, { name: "updates", kind: "layers" }] : []),
+    ...(view.on.rate ? [{ name: "rate", kind: "rate" }] : []),
+  ];
+}
+
+// How many steps wide: the whole plan, halved while the run is in its first part, so that early
+// steps can be seen and the axis moves four times at the most.
+function horizon(family, steps) {
+  const furthest = Math.max(0, ...visible(family).map((line) => line.step.at(-1)));
+  let last = Math.max(steps, furthest, 1);
+  for (let i = 0; i < 4 && furthest < 0.45 * last && last > 100; i++) last /= 2;
+  return last;
+}
+
+// Draw everything; gives where things are, for the mouse and the time line on top of it.
+function draw(canvas, family, setup, view) {
+  const rows = rowsOf(family, setup, view), lines = visible(family);
+  const shares = rows.reduce((sum, row) => sum + SHARES[row.kind], 0), tree = setup.guessing ? 0 : 12 + BRANCH * Math.max(1, lines.length);
+  const width = Math.max(320, canvas.clientWidth), height = Math.round(BOTTOM + TOP * rows.length + UNIT * shares + tree);
+  const frame = { ...paper(canvas, width, height), width, family, setup, view, lines };
+  Object.assign(frame, stepAxis(width, horizon(family, setup.steps), view.on.logSteps), { last: horizon(family, setup.steps) });
+  let top = 0;
+  const boxes = rows.map((row) => {
+    const box = { ...row, top: top + TOP, bottom: top + TOP + UNIT * SHARES[row.kind] };
+    top = box.bottom;
+    return drawRow(frame, box);
+  });
+  drawSteps(frame, top);
+  const place = setup.guessing ? top : drawTree(frame, top + BOTTOM);
+  for (const box of boxes) if (view.pointer !== null) drawValue(frame, box);
+  if (view.aim !== null || view.pointer !== null) drawCrossing(frame, TOP, setup.guessing ? top : height);
+  return { ...frame, boxes, place };
+}
+
+// The canvas made as large as it has to be and wiped, and what its page's colours are.
+function paper(canvas, width, height) {
+  const scale = window.devicePixelRatio || 1, style = getComputedStyle(canvas);
+  canvas.style.height = `${height}px`;
+  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+  }
+  const ink = style.color, [r, g, b] = (ink.match(/[\d.]+/g) || [0, 0, 0]).map(Number), dark = 0.3 * r + 0.6 * g + 0.1 * b > 128;
+  const pen = canvas.getContext("2d");
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  pen.font = "12px " + style.fontFamily;
+  pen.textBaseline = "middle";
+  return { pen, ink, dark, colours: dark ? DARK : LIGHT, paper: dark ? "#1b1b1b" : "#ffffff" };
+}
+
+function drawRow(frame, box) {
+  const { pen, ink, width } = frame, { series, extra } = contents(frame, box);
+  box.axis = axisFor(frame, box, [...series.flatMap((s) => extent(s.values, s.range)), ...extra]);
+  box.y = (value) => box.bottom - box.axis.place(value) * (box.bottom - box.top);
+  box.series = series;
+  for (const tick of box.axis.ticks) {
+    pen.globalAlpha = 0.75;
+    pen.fillStyle = ink;
+    pen.textAlign = "right";
+    pen.fillText(box.axis.label(tick), LEFT - 8, box.y(tick));
+    pen.globalAlpha = 0.12;
+    pen.fillRect(LEFT, Math.round(box.y(tick)), width - LEFT - RIGHT, 1);
+    pen.globalAlpha = 1;
+  }
+  pen.save();
+  pen.beginPath();
+  pen.rect(LEFT, box.top - 5, width - LEFT - RIGHT + 5, box.bottom - box.top + 10);
+  pen.clip();
+  if (frame.setup.band?.of === box.name) fillBand(frame, frame.setup.band, box.y);
+  for (const each of series) (each.dots ? drawHeld : line)(frame, each.steps, each.values, box.y, each);
+  if (box.kind === "loss") drawPins(frame, box);
+  pen.restore();
+  drawTitle(frame, box);
+  return box;
+}
+
+function drawHeld(frame, steps, values, y, style) {
+  line(frame, steps, values, y, { ...style, width: 1.4, dash: [6, 3] });
+  dots(frame, steps, values, y, style.colour, style.alpha);
+}
+
+function drawSteps({ pen, ink, ticks, x, width }, bottom) {
+  pen.fillStyle = ink;
+  pen.textAlign = "center";
+  pen.globalAlpha = 0.75;
+  for (const step of ticks) pen.fillText(step, x(step), bottom + 13);
+  pen.globalAlpha = 1;
+  pen.fillText("step", (LEFT + width - RIGHT) / 2, bottom + 27);
+}
+
+// The family: a track for each timeline, from where it left its parent; snapshots as dots on the
+// current one. Gives the middle of the current track.
+function drawTree(frame, top) {
+  const { pen, ink, x, family, lines, paper, last } = frame, rows = new Map(lines.map((each, i) => [each.name, top + 8 + BRANCH * i]));
+  for (const each of lines) {
+    const y = rows.get(each.name), from = each.parent === null ? 0 : each.born, tip = each.step.at(-1) + 1;
+    pen.strokeStyle = lineColour(each, frame);
+    pen.lineWidth = each.name === family.current ? 4 : 2.5;
+    pen.globalAlpha = each.name === family.current ? 1 : 0.6;
+    pen.lineCap = "round";
+    pen.beginPath();
+    if (rows.has(each.parent)) {
+      pen.moveTo(x(from), rows.get(each.parent));
+      pen.bezierCurveTo(x(from), y, x(from), y, Math.min(x(tip), x(from) + 10), y);
+    } else pen.moveTo(x(from), y);
+    pen.lineTo(x(tip), y);
+    pen.stroke();
+    pen.lineCap = "butt";
+    pen.globalAlpha = 1;
+    const text = each.name === family.current && lines.length === 1 ? "" : each.name, beside = x(tip) + 14 + pen.measureText(text).width < frame.width;
+    if (text) label(frame, text, beside ? x(tip) + 12 : x(tip) - 12, y - (beside ? 0 : 9), beside ? "left" : "right", lineColour(each, frame));
+  }
+  const place = rows.get(family.current) ?? top + 8;
+  let drawn = -Infinity;
+  for (const step of family.snapshots) {
+    if (step > last || x(step) < drawn + 7) continue; // more would run together
+    drawn = x(step);
+    pen.beginPath();
+    pen.arc(x(step), place, 2, 0, 7);
+    pen.fillStyle = paper;
+    pen.globalAlpha = 0.9;
+    pen.fill();
+    pen.globalAlpha = 1;
+  }
+  pen.fillStyle = ink;
+  return place;
+}
