@@ -44,7 +44,9 @@ def _picture(draw: Callable, values: dict[str, Any]) -> plot.Picture:
 def _start(draw: Callable, name: str, values: Sequence[Any]) -> Any:
     parameter = inspect.signature(draw).parameters.get(name)
     if parameter is None or parameter.default not in values:
-        default = "no such argument" if parameter is None else f"the default {parameter.default!r}"
+        default = "no argument" if parameter is None else f"the default {parameter.default!r}"
+        if parameter is not None and parameter.default is parameter.empty:
+            default = "no default"
         raise ValueError(
             f"{draw.__name__} has {default} for the slider {name}={list(values)!r}: give the "
             "argument a default that is among them"
