@@ -30,11 +30,11 @@ DECIMAL = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d*(?:[eE][-+]?\d+)?|[eE][-+]?\d+)
 LAST = pytest.StashKey[Path]()  # the notebook whose cell ran last
 TIME = r"(?:ns|us|µs|ms|s|sec|seconds?|min|minutes?|h|hours?)"
 UNCOMPARED = (
+    (re.compile(r"data:image/[^\"')\s]+"), "<image>"),  # first: the others are slow on its letters
     (re.compile(rf"[\d.,]+(?:e[-+]?\d+)?\s?(?:{TIME}|[A-Za-z]+/s)(?![\w/])"), "<time>"),
     (re.compile(r"\d+:\d\d(?::\d\d)?(?= left)|(?<=ETA )[\d:]+"), "<time>"),
     (re.compile(r"0x[0-9a-fA-F]{6,}"), "<address>"),
-    (re.compile(r"\S*ipykernel_\d+\S*"), "<file>"),
-    (re.compile(r"data:image/[^\"')\s]+"), "<image>"),
+    (re.compile(r"(?<!\S)\S*ipykernel_\d+\S*"), "<file>"),
 )
 
 
