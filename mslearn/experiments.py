@@ -6,15 +6,28 @@ from pathlib import Path
 
 import torch
 
-from mslearn import band, label_curve, normalizers, ways
+from mslearn import (
+    attention_ablation,
+    band,
+    initializers,
+    label_curve,
+    normalizers,
+    optimizers,
+    resets,
+    ways,
+)
 from mslearn.store import Store, load_result, origin, result_path
 
 __all__ = ["EXPERIMENTS", "load_result", "origin"]
 
 EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
+    "attention": attention_ablation.experiment,
+    "initializers": initializers.experiment,
     "labels": label_curve.experiment,
     "normalizers": normalizers.experiment,
+    "optimizers": optimizers.experiment,
     "pretraining_band": band.experiment,
+    "resets": resets.experiment,
     "ways": ways.experiment,
 }
 

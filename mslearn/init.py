@@ -80,7 +80,7 @@ def orthogonal_(weight: Tensor, gain: float = 1.0, generator: Generator | None =
     """A random matrix whose singular values are all `gain`; kernels count as inputs.
 
     Normal numbers made orthogonal by QR; signs are fixed so that no direction is preferred.
-    Source: Saxe et al. 2014, section 3; Mezzadri 2007, section 5, for the signs.
+    Source: Saxe et al. 2014, section 3; Mezzadri 2007 for the signs.
     """
     fans(weight)
     flat = weight.new_empty(weight.shape[0], weight[0].numel()).normal_(0, 1, generator=generator)
