@@ -13,6 +13,7 @@ from mslearn import (
     label_curve,
     normalizers,
     optimizers,
+    rates,
     resets,
     ways,
 )
@@ -27,6 +28,7 @@ EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "normalizers": normalizers.experiment,
     "optimizers": optimizers.experiment,
     "pretraining_band": band.experiment,
+    "rates": rates.experiment,
     "resets": resets.experiment,
     "ways": ways.experiment,
 }
