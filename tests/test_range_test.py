@@ -17,17 +17,19 @@ class Bowl(nn.Module):
         self.place = nn.Parameter(torch.ones(3, dtype=torch.float64))
 
 
+def noise(step: int) -> tuple[torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return (0.1 * torch.randn(3, generator=generator, dtype=torch.float64),)
+
+
 def on_a_bowl(schedule, scale: float = 1.0) -> Run:
     bowl = Bowl()
     optimizer = torch.optim.SGD(bowl.parameters(), lr=1.0)
 
     def loss(model: nn.Module, batch: tuple) -> torch.Tensor:
-        return scale * 2 * model.place.square().sum() + 1
+        return scale * 2 * (model.place - batch[0]).square().sum() + 1
 
-    nothing = (torch.zeros(1),)
-    return Run(
-        bowl, lambda step: nothing, optimizer, schedule=schedule, loss=loss, device=CPU, clip=0
-    )
+    return Run(bowl, noise, optimizer, schedule=schedule, loss=loss, device=CPU, clip=0)
 
 
 def test_on_a_quadratic_the_loss_is_least_below_the_edge_and_breaks_away_above():
