@@ -15,10 +15,11 @@ from numpy.polynomial.legendre import leggauss
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.optimize import brentq
 from torch import Tensor
-from torch.func import grad, hessian, jvp, vjp, vmap
+from torch.func import grad, jacrev, vjp, vmap
 
 PAGE = Path(__file__).resolve().parent.parent / "notebooks" / "04_gradient_descent.ipynb"
 D = 4  # parameters
+ZERO = torch.zeros((), dtype=torch.float64)
 NODES, WEIGHTS = (torch.from_numpy(each) / 2 for each in leggauss(40))  # on an interval of length 1
 EPSILON = 2.0**-52  # a value of a numpy function is off by at most this share of itself
 
@@ -31,6 +32,11 @@ def normal(g: torch.Generator, *shape: int) -> Tensor:
 
 def uniform(g: torch.Generator, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand((), generator=g, dtype=torch.float64)
+
+
+def hessian(value: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Backward through backward."""
+    return jacrev(jacrev(value))
 
 
 def integral(integrand: Callable[[Tensor], Tensor]) -> Tensor:
@@ -773,11 +779,7 @@ LEDGER = {
     "4.1": Formula(
         situation(waves),
         lambda loss, theta, v: (loss.slope(theta + 0.3 * v) * v).sum(),
-        lambda loss, theta, v: jvp(
-            lambda t: loss.value(theta + t * v),
-            (torch.tensor(0.3, dtype=torch.float64),),
-            (torch.ones((), dtype=torch.float64),),
-        )[1],
+        lambda loss, theta, v: grad(lambda t: loss.value(theta + t * v))(ZERO + 0.3),
         {
             "slope at the start": lambda loss, theta, v: loss.slope(theta) @ v,
             "inner derivative lost": lambda loss, theta, v: loss.slope(theta + 0.3 * v).sum(),
@@ -947,9 +949,7 @@ LEDGER = {
                 stretch(loss.curvature(theta), v, power=1)[0],
             ]
         ),
-        lambda loss, theta, v: hessian(lambda t: loss.value(theta + t * v))(
-            torch.zeros((), dtype=torch.float64)
-        ).expand(2),
+        lambda loss, theta, v: hessian(lambda t: loss.value(theta + t * v))(ZERO).expand(2),
         {
             "eigenvalues squared": lambda loss, theta, v: stretch(loss.curvature(theta), v)[
                 :1
@@ -1125,7 +1125,7 @@ LEDGER = {
     "4.34": Formula(
         classifier,
         times_hessian,
-        lambda X, t, W, V: jvp(grad(penalised(X, t)), (W,), (V,))[1],
+        lambda X, t, W, V: jacrev(lambda s: grad(penalised(X, t))(W + s * V))(ZERO),
         {
             "average lost": lambda *args: times_hessian(*args, average=0.0),
             "penalty lost": lambda *args: times_hessian(*args, mu=0.0),
