@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from mslearn.bench_generate import generate
+from mslearn.bench_grade import grade
 from mslearn.bench_learn import learn
 from mslearn.bench_live import live
 from mslearn.bench_train import SHAPES, train
 
 Result = dict[str, Any]
 
-NAMES = ("train", "learn", "generate", "live")
+NAMES = ("train", "learn", "generate", "live", "grade")
 
 
 def measurement(name: str, quick: bool = False, shape: str = "A") -> Callable[[], Result]:
@@ -28,6 +29,8 @@ def measurement(name: str, quick: bool = False, shape: str = "A") -> Callable[[]
         return lambda: learn(**(short if quick else {}))
     if name == "generate":
         return lambda: generate(**({"pairs": 1, "new": 48} if quick else {}))
+    if name == "grade":
+        return lambda: grade(**({"learners": 4, "attacks": ("leaves",)} if quick else {}))
     return lambda: live(**({"pairs": 1, "steps": 100} if quick else {}))
 
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mslearn.cells import LEFT_OUT, without_answers
+from mslearn.cells import exercises
 from mslearn.home import course, home
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def command(arguments: argparse.Namespace) -> int:
     folders = ("notebooks", "solutions")
     every = sorted(path for each in folders for path in (course() / each).glob("*.ipynb"))
     paths = [path.resolve() for path in arguments.paths] or every
-    wrong = []
+    wrong = [] if arguments.paths else orphans(course())
     for path in paths:
         if arguments.check:
             wrong += check(path)
@@ -71,10 +71,15 @@ def build_exercises(solution: "NotebookNode", path: Path, *, overwrite: bool) ->
     made = exercises(solution)
     target.parent.mkdir(exist_ok=True)
     execute(made, target)
-    normalise(made, target.stem)
-    made.metadata.mslearn = {"from": f"solutions/{path.name}", "sha256": digest(made)}
-    write(made, target)
+    write(finished(made, path), target)
     return []
+
+
+def finished(made: "NotebookNode", path: Path) -> "NotebookNode":
+    """Exercises of the solution at `path` as they are kept, with what tells a later edit."""
+    normalise(made, path.stem)
+    made.metadata.mslearn = {"from": f"solutions/{path.name}", "sha256": digest(made)}
+    return made
 
 
 def check(path: Path) -> list[str]:
@@ -90,9 +95,17 @@ def check(path: Path) -> list[str]:
     kept, made = read(target), exercises(notebook)
     if skeleton(kept) != skeleton(made):
         wrong.append(f"{name} is not what solutions/{path.name} makes: {mend}")
-    elif kept.metadata.get("mslearn", {}).get("sha256") != digest(kept):
+    elif worked_in(kept) or target.read_text("utf-8") != text(finished(kept, path)):
         wrong.append(f"{name} was edited or run by hand: {mend} --overwrite")
     return wrong
+
+
+def orphans(folder: Path) -> list[str]:
+    """Exercises that no solution makes; a sentence each."""
+    made = {path.name for path in (folder / "solutions").glob("*.ipynb")}
+    kept = sorted((folder / "exercises").glob("*.ipynb"))
+    alone = [path.name for path in kept if path.name not in made and ".side." not in path.name]
+    return [f"exercises/{name} is made by no solution: remove it" for name in alone]
 
 
 def disorder(notebook: "NotebookNode", stem: str) -> list[str]:
@@ -186,17 +199,6 @@ def tidy(outputs: "list[NotebookNode]", count: int) -> "list[NotebookNode]":
     return kept
 
 
-def exercises(solution: "NotebookNode") -> "NotebookNode":
-    """The learner's notebook: answers become stubs; cells tagged `checks` or `solution` go."""
-    made = copy.deepcopy(solution)
-    made.cells = [cell for cell in made.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            cell.source = without_answers(cell.source)
-            cell.outputs, cell.execution_count = [], None
-    return made
-
-
 def skeleton(notebook: "NotebookNode") -> list:
     """What generation decides of each cell: all but its outputs."""
     return [(cell.id, cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
@@ -232,8 +234,13 @@ def read(path: Path) -> "NotebookNode":
 
 def write(notebook: "NotebookNode", path: Path) -> None:
     """Replace the file at once, so that a crash leaves the old one or the new one whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text(notebook), "utf-8", newline="\n")
+    partial.replace(path)
+
+
+def text(notebook: "NotebookNode") -> str:
+    """A notebook as it stands in its file."""
     import nbformat
 
-    partial = path.with_name(f".{path.name}.partial")
-    nbformat.write(notebook, partial)
-    partial.replace(path)
+    return nbformat.writes(notebook) + "\n"

@@ -1,10 +1,15 @@
 """The cells of a notebook, read as plain JSON, and a solution's cells as the learner finds them."""
 
 import ast
+import copy
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 STUB = "raise NotImplementedError  # your answer"
 REGION = re.compile(r"^([ \t]*)# BEGIN SOLUTION\n(.*?)^[ \t]*# END SOLUTION$", re.M | re.S)
@@ -76,3 +81,14 @@ def without_answers(source: str) -> str:
     if re.search(r"# (BEGIN|END) SOLUTION|# STUB", replaced):
         raise ValueError(f"a solution's markers do not pair up in this cell:\n{source}")
     return replaced
+
+
+def exercises(solution: "NotebookNode") -> "NotebookNode":
+    """The learner's notebook: answers become stubs; cells tagged `checks` or `solution` go."""
+    made = copy.deepcopy(solution)
+    made.cells = [cell for cell in made.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
+    for cell in made.cells:
+        if cell.cell_type == "code":
+            cell.source = without_answers(cell.source)
+            cell.outputs, cell.execution_count = [], None
+    return made

@@ -19,7 +19,7 @@ from time import perf_counter
 
 from mslearn import lms, sandbox
 from mslearn.check import read_json, write_json
-from mslearn.exercises import ExerciseSet, paths
+from mslearn.exercises import ExerciseSet, load_set, paths, with_rules
 from mslearn.gradebook import Record, Result, results, write_books
 from mslearn.marker import Marker, Terms
 from mslearn.remote import Limits
@@ -60,6 +60,10 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.checks and not arguments.checks.is_dir():
         raise ValueError(f"{arguments.checks} is no folder of checks")
     roster = lms.read_roster(arguments.roster)
+    for path in sorted(arguments.checks.glob("*.py")) if arguments.checks else ():
+        if not paths(path.name[:2]):
+            raise ValueError(f"{path}: its name has to begin with the number of a set, such as 03")
+        with_rules(load_set(paths(path.name[:2])[0]), arguments.checks)
     if not arguments.unsafe and (fault := sandbox.fault()):
         raise ValueError(NO_SANDBOX.format(fault))
     handed_in = find(arguments.submissions)

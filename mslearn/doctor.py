@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mslearn import sandbox
 from mslearn.browser import chromium
 from mslearn.home import course, home
 
@@ -216,7 +217,8 @@ def tools() -> Iterator[Finding]:
         found = found or getattr(webbrowser.get(), "name", "the system's own")
     yield Finding("browser", found or "none", "" if found else fault)
     if sys.platform == "linux":
-        yield Finding("sandbox", shutil.which("bwrap") or "none (bubblewrap; tests need it)")
+        why = sandbox.fault()
+        yield Finding("sandbox", f"none, for `mslearn grade`: {why}" if why else "bubblewrap")
 
 
 def missing_tools() -> list[str]:

@@ -171,7 +171,10 @@ def with_rules(exercises: ExerciseSet, folder: Path | None) -> ExerciseSet:
     for path in sorted(folder.glob(f"{exercises.chapter}*.py")) if folder else ():
         names = {**exercises.names, "rule": rule}
         before = {id(each) for each in names.values()}
-        exec(compile(path.read_text("utf-8"), f"<solution {path.name}>", "exec"), names)
+        try:
+            exec(compile(path.read_text("utf-8"), f"<solution {path.name}>", "exec"), names)
+        except Exception as error:
+            raise ValueError(f"{path} does not run: {type(error).__name__}: {error}") from error
         new = [each for each in names.values() if id(each) not in before]
         hidden += [replace(each, hidden=True) for each in new if isinstance(each, Rule)]
     for each in hidden:

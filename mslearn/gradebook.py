@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mslearn.check import read_json, write_json
-from mslearn.exercises import Exercise, ExerciseSet
+from mslearn.exercises import Exercise, ExerciseSet, paths
 from mslearn.judge import Place, Row
 from mslearn.submission import clean, slug
 
@@ -109,7 +109,8 @@ def results(records: Iterable[Record], sets: Mapping[str, ExerciseSet]) -> list[
 
 
 def _standing(record: Record) -> tuple[bool, str]:
-    return Path(record.file).name.startswith(f"{record.chapter}_"), record.file
+    own = [path.name for path in paths(record.chapter)] if record.chapter else []
+    return Path(record.file).name in own, record.file
 
 
 def write_books(folder: Path, results: list[Result], unsafe: bool) -> None:

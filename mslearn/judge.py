@@ -71,12 +71,12 @@ class Answers:
             return "not tried, for your code was stopped or ended its process on those before"
         try:
             answer = self._get(exercise.name)
+            self.remote.in_place = rule.in_place
+            return judge(rule, answer, self.case.seed)
         except AnswerError as error:
             return str(error)
-        self.remote.in_place = rule.in_place
-        reason = judge(rule, answer, self.case.seed)
-        self.ends[exercise.key] += self.remote.ended
-        return reason
+        finally:
+            self.ends[exercise.key] += self.remote is not None and self.remote.ended
 
     def _get(self, name: str) -> Any:
         while self.remote is None or self.remote.ended:

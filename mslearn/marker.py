@@ -23,6 +23,7 @@ from mslearn.remote import Limits
 
 OWN_MEMORY = 4 << 30  # bytes that rules may take for what they compare
 MOST_BREAKS = 5  # properties of one notebook that may bring the process down
+TOO_LARGE = "to read it takes more memory or time than there is"
 Event = dict[str, Any]
 
 
@@ -79,7 +80,7 @@ class Marker:
                 if "fault" in event:
                     raise RuntimeError(event["fault"])
             if at is None:
-                return Marked(chapter, problem="to read it takes more memory or time than there is")
+                return Marked(chapter, problem=TOO_LARGE)
             avoid.append(at)
         found.notes.append("marking was given up: too many answers brought it down")
         return found
@@ -179,11 +180,14 @@ def _marking(order: Event, terms: Terms, spare: Spare) -> Iterator[Event]:
     except ValueError as error:
         yield {"end": {"chapter": chapter, "problem": str(error)}}
         return
+    except MemoryError:
+        yield {"end": {"chapter": chapter, "problem": TOO_LARGE}}
+        return
     rows = {(key, n): Row((key, n), reason, tuple(by)) for key, n, reason, by in order["done"]}
     avoid = [tuple(place) for place in order["avoid"]]
-    exercises = terms.exercises(chapter)
-    case = Case(notebook, exercises, spare.take, terms.limits, terms.seed, rows, avoid)
     try:
+        exercises = terms.exercises(chapter)
+        case = Case(notebook, exercises, spare.take, terms.limits, terms.seed, rows, avoid)
         for found in mark(case):
             if isinstance(found, Row):
                 reason = submission.clean(found.reason)
@@ -193,5 +197,5 @@ def _marking(order: Event, terms: Terms, spare: Spare) -> Iterator[Event]:
             else:
                 notes = [submission.clean(note) for note in found]
                 yield {"end": {"chapter": chapter, "notes": notes}}
-    except RuntimeError as error:
-        yield {"fault": str(error)}
+    except Exception as error:  # ours: a learner's errors have become reasons
+        yield {"fault": f"{type(error).__name__}: {error}"}

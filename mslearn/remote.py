@@ -210,6 +210,8 @@ class StandIn:
 def raised(error: Any) -> AnswerError:
     """What a worker says was raised; a rule may catch it as Python's own error of that name."""
     match error:
+        case ["", str(text)]:
+            return AnswerError(f"what your code gave cannot be compared: {text[:500]}")
         case [str(name), str(text)]:
             return _kind(name)(f"your code raised {name[:100]}: {text[:500]}")
     return AnswerError("your code raised an error that says nothing")

@@ -122,10 +122,12 @@ def command(code: str, secrets: Iterable[Path] = ()) -> list[str]:
     line = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000"]
     line += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"]
     line += [part for path in outer for part in _shown(path)]
-    hidden = [here, home().resolve(), *(Path(each).resolve() for each in secrets)]
-    inside = (each for each in hidden if any(each.is_relative_to(path) for path in outer))
-    line += [part for path in inside for part in ("--tmpfs", str(path))]
+    if any(here.is_relative_to(path) for path in outer):
+        line += ["--tmpfs", str(here)]
     line += [part for path in inner for part in _shown(path)]
+    hidden = [path.resolve() for path in (home(), *secrets)]
+    within = [path for path in hidden if any(path.is_relative_to(each) for each in shown)]
+    line += [part for path in within for part in ("--tmpfs", str(path))]
     for path in (Path("/", name) for name in ("bin", "sbin", "lib", "lib64")):
         if path.is_symlink():
             line += ["--symlink", str(path.readlink()), str(path)]

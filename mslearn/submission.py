@@ -19,6 +19,7 @@ from mslearn.exercises import Exercise, ExerciseSet
 
 MAX_FILE = 64 << 20
 DEPTH = 4  # folders within a learner's folder that are looked into
+JUNK = (".ipynb_checkpoints", ".DS_Store", "._", ".git", "__MACOSX")  # what programs leave
 MOODLE = re.compile(r"^(?P<name>.+)_(?P<id>\d+)_assignsubmission_")
 CANVAS = re.compile(r"^(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_")
 FROM = re.compile(r"solutions/(\d\d)_")
@@ -47,7 +48,7 @@ def find(folder: Path) -> list[Submission]:
     found: list[Submission] = []
     for entry in sorted(os.scandir(folder), key=lambda each: each.name):
         path = Path(entry.path)
-        if entry.name.startswith("."):
+        if entry.name.startswith(JUNK):
             continue
         if entry.is_symlink():
             found.append(Submission(path.stem, path, "this is a link, and links are not followed"))
@@ -65,7 +66,7 @@ def find(folder: Path) -> list[Submission]:
 def _within(folder: Path, depth: int) -> list[Path]:
     found: list[Path] = []
     for entry in sorted(os.scandir(folder), key=lambda each: each.name):
-        if entry.name.startswith((".", "__MACOSX")) or entry.is_symlink():
+        if entry.name.startswith(JUNK) or entry.is_symlink():
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _within(Path(entry.path), depth - 1) if depth else []

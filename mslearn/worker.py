@@ -176,6 +176,8 @@ def _quiet(*args: Any, **kwargs: Any) -> None:
 
 def _said(error: BaseException) -> list[str]:
     """An error's type and first line, however it was made."""
+    if isinstance(error, wire.WireError):
+        return ["", str(error)]
     try:
         first = (str(error).strip() or "no message").splitlines()[0]
         return [str(type(error).__name__)[:100], first[:500]]

@@ -1,6 +1,7 @@
 """What every test of the package shares."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -14,10 +15,13 @@ settings.load_profile("course")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    """In CI a browser test that skips itself has failed: its browser should have been there."""
+    """In CI a test that skips itself for want of a browser or a sandbox has failed."""
     report = yield
     skipped = report.skipped and not hasattr(report, "wasxfail")
-    if skipped and os.environ.get("CI") == "true" and item.get_closest_marker("browser"):
+    needed = item.get_closest_marker("browser") or (
+        item.get_closest_marker("sandbox") and sys.platform == "linux"
+    )
+    if skipped and os.environ.get("CI") == "true" and needed:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, where it has to run: {report.longrepr[2]}"
     return report

@@ -82,6 +82,11 @@ def prove(chapter: str, wrong: Wrong, survive: Mapping[str, str]) -> type:
                 assert sum(row.marks for row in rows) < exercises.exercises[key].marks
 
         @pytest.mark.parametrize("key", keys)
+        def test_an_answer_without_a_thought_scores_nothing(self, key: str) -> None:
+            for answer in (lambda *given, **more: None, lambda *given, **more: given[0]):
+                assert marks(exercises.exercises[key], answer) == 0
+
+        @pytest.mark.parametrize("key", keys)
         def test_partial_credit(self, key: str) -> None:
             exercise = exercises.exercises[key]
             scores = {marks(exercise, answer) for answer, _ in wrong[key].values()}

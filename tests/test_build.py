@@ -125,6 +125,30 @@ EDITS = {
 }
 
 
+def retitled(path: Path) -> None:
+    path.write_text(path.read_text("utf-8").replace("Python 3 (ipykernel)", "Mine"), "utf-8")
+
+
+def spaced(path: Path) -> None:
+    path.write_text(path.read_text("utf-8") + "\n", "utf-8")
+
+
+@pytest.mark.parametrize("edit", [retitled, spaced])
+def test_check_is_red_on_an_edit_outside_of_the_cells(course: Path, edit) -> None:
+    edit(exercises_of(course))
+    (message,) = build.check(course)
+    assert "was edited or run by hand" in message
+
+
+def test_check_is_red_on_exercises_that_no_solution_makes(course: Path) -> None:
+    assert build.orphans(course.parent.parent) == []
+    exercises_of(course).with_name("98_small-1.side.ipynb").write_bytes(b"mine")
+    assert build.orphans(course.parent.parent) == []
+    course.unlink()
+    (message,) = build.orphans(course.parent.parent)
+    assert message.startswith("exercises/98_small.ipynb is made by no solution")
+
+
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_check_is_red_on_any_hand_edit_of_the_exercises(course: Path, edit) -> None:
     target = exercises_of(course)
