@@ -58,8 +58,12 @@ def defined(source: str) -> set[str]:
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             bound = (each for target in targets for each in ast.walk(target))
-            names |= {each.id for each in bound if isinstance(each, ast.Name)}
+            names |= {each.id for each in bound if _is_bound(each)}
     return names
+
+
+def _is_bound(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def with_answers(source: str) -> str:
