@@ -75,6 +75,7 @@ ORDER = (
     "attention_ablation",
     "experiments",
     "browser",
+    "pilot",
     "baseline",
     "bench_train",
     "bench_learn",

@@ -1,4 +1,4 @@
-"""A JupyterLab and a Chromium of their own, driven from Python: for tests, timing and pictures.
+"""A Jupyter and a Chromium of their own, driven from Python: for tests, timing and pictures.
 
 Both listen on this machine only, under folders that are thrown away, so that nobody's settings leak
 in and nothing is left behind. Needs the `test` extra (playwright) and an installed Chromium.
@@ -48,22 +48,25 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path, seconds: float = 60.0) -> Iterator[dict[str, Any]]:
-    """Serve `folder`; gives the server's own account of itself (`url`, `token`).
+def jupyterlab(
+    folder: Path, seconds: float = 60.0, app: str = "jupyterlab"
+) -> Iterator[dict[str, Any]]:
+    """Serve `folder` with JupyterLab, or Notebook 7 (`app="notebook"`).
 
-    Raises OSError with the end of the server's log when it does not come up in `seconds`.
+    Gives the server's own account of itself (`url`, `token`) and the app's name (`app`). Raises
+    OSError with the end of the server's log when it does not come up in `seconds`.
     """
     with tempfile.TemporaryDirectory(prefix="mslearn-lab-") as private:
         log = Path(private) / "server.log"
         with log.open("w") as output:
             server = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", "--no-browser", *_arguments(folder)],
+                [sys.executable, "-m", app, "--no-browser", *_arguments(folder)],
                 env=_environment(Path(private)),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         try:
-            yield _account(server, Path(private) / "runtime", log, seconds)
+            yield {**_account(server, Path(private) / "runtime", log, seconds), "app": app}
         finally:
             server.terminate()  # the server ends its kernels before itself
             try:
@@ -80,6 +83,7 @@ def _arguments(folder: Path) -> list[str]:
         "ServerApp.root_dir": folder,
         "ServerApp.allow_root": hasattr(os, "geteuid") and os.geteuid() == 0,
         "LabApp.expose_app_in_browser": True,
+        "JupyterNotebookApp.expose_app_in_browser": True,
     }
     return [f"--{name}={value}" for name, value in values.items()]
 
@@ -106,7 +110,7 @@ def _account(server: subprocess.Popen, runtime: Path, log: Path, seconds: float)
             with contextlib.suppress(json.JSONDecodeError):  # half-written: look again
                 return json.loads(path.read_text())
         time.sleep(0.1)
-    raise OSError(f"JupyterLab did not start within {seconds:.0f} s:\n{log.read_text()[-2000:]}")
+    raise OSError(f"Jupyter did not start within {seconds:.0f} s:\n{log.read_text()[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -130,7 +134,7 @@ def window(width: int = 1200, height: int = 1100, dark: bool = False) -> Iterato
 
 
 class Notebook:
-    """One notebook in one page of JupyterLab."""
+    """One notebook in one page of JupyterLab or Notebook 7."""
 
     def __init__(self, page: Any, lab: dict[str, Any], path: str) -> None:
         self.page, self.lab, self.path = page, lab, path
@@ -138,9 +142,10 @@ class Notebook:
 
     def open(self, workspace: str = "auto-course", kernel: bool = True) -> None:
         """Open it, with a kernel that is ready or without waiting for one."""
-        query = f"reset&token={self.lab['token']}"
+        lab = f"lab/workspaces/{workspace}/tree/{self.path}?reset&"
+        place = lab if self.lab["app"] == "jupyterlab" else f"notebooks/{self.path}?"
         self.page.goto("about:blank")  # else the same address is not loaded again
-        self.page.goto(f"{self.lab['url']}lab/workspaces/{workspace}/tree/{self.path}?{query}")
+        self.page.goto(f"{self.lab['url']}{place}token={self.lab['token']}")
         self.ready() if kernel else self.cells.first.wait_for()
 
     def ready(self) -> None:

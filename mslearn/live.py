@@ -43,8 +43,9 @@ class Live:
 
     One run lives at a time: starting another stops the one before. `band` is a `picture.Band`, or
     (steps, low, high) for the loss, drawn behind the curve. `sample(model)` gives a text that the
-    model writes, shown as training goes. `guess` is the learner's prediction, `events` a script
-    that drives where nobody does. The run keeps snapshots to go back to, unless `rewind` is False.
+    model writes, shown every `sample_every` steps, by default ten times. `guess` is the learner's
+    prediction, `events` a script that drives where nobody does. The run keeps snapshots to go back
+    to, unless `rewind` is False.
     At the end one picture takes the panel's place, so that the saved notebook needs no kernel.
     """
 
@@ -56,6 +57,7 @@ class Live:
         band: Any = None,
         title: str = "Training",
         sample: Callable[[nn.Module], str] | None = None,
+        sample_every: int | None = None,
         guess: Guess | None = None,
         events: Iterable | None = None,
         rewind: bool = True,
@@ -70,7 +72,7 @@ class Live:
         self.error: BaseException | None = None
         self.picture: Picture | None = None
         self._prepare(rewind, events)
-        self.samples = Samples(sample, steps // 10)
+        self.samples = Samples(sample, sample_every or steps // 10)
         self.panel = Panel(run, steps, title, self.band, self.samples.texts, **self._behind())
         if guess is not None:
             guess.close()
@@ -171,14 +173,14 @@ class Live:
             self.error = self.error or error
 
     def _still(self) -> float:
-        """The picture of this moment in the panel's place; gives the seconds it took."""
-        started = time.perf_counter()
+        """The picture of this moment in the panel's place; gives the CPU seconds it took."""
+        started = time.thread_time()
         self.picture = picture(
             self.run, self.steps, phase=self.phase, title=self.title, band=self.band,
             guess=self.panel.guess, texts=self.samples.texts,
         )  # fmt: skip
         self._publish()
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     def _remember(self) -> None:
         """Keep this curve to be drawn behind the next run."""

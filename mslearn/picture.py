@@ -76,8 +76,10 @@ def picture(
 
 def planned(run: Run, steps: int, most: int = 400) -> list[tuple[int, float]]:
     """The schedule as (step, rate) pairs, at most about `most` of them, first and last included."""
-    chosen = range(0, steps, max(1, steps // most))
-    return [(step, run.planned(step)) for step in (*chosen, max(0, steps - 1))]
+    even = range(0, steps, max(1, 2 * steps // most))
+    early = {round(steps ** (k / most * 2)) for k in range(most // 2)}  # where a warm-up may be
+    chosen = sorted({*even, *early, max(0, steps - 1)} - {steps})
+    return [(step, run.planned(step)) for step in chosen]
 
 
 def thinned(values: Sequence[float], start: int) -> tuple[Sequence[int], Sequence[float]]:

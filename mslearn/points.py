@@ -4,6 +4,7 @@ Points leave as float32: (step, loss, rate, gradient norm) for a step, (step, sc
 held-out score, (step, gradient norms, update ratios) for a sample of the layers.
 """
 
+import time
 from array import array
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from mslearn.records import Log
 
 MOST = 10_000  # points of one timeline, about
 LAYER_SAMPLES = 400  # of one timeline, about
+PATIENCE = 1.0  # seconds that a step of a long run may wait for its stretch to be full
 
 
 class News(NamedTuple):
@@ -28,7 +30,7 @@ class Stream:
     """One timeline's log on its way to the page, which is told only what it has not heard.
 
     Of a run longer than `MOST` steps only the least and the greatest loss of each stretch are sent:
-    a chart some hundred pixels wide shows no more.
+    a chart some hundred pixels wide shows no more. A stretch is cut short where it takes long.
     """
 
     def __init__(self, log: Log, steps: int) -> None:
@@ -37,8 +39,8 @@ class Stream:
         self._stretch = 2 * stride if stride > 1 else 1
         self._gap = max(1, steps // LAYER_SAMPLES)
         self._done, self._scored, self._sampled = 0, 0, 0
-        self._sent, self._held, self._layers, self._last_layers = 0, 0, 0, -self._gap
-        self._fresh = True
+        self._sent, self._held, self._layers, self._last_layers = 0, 0, 0, -1
+        self._fresh, self._told_at = True, time.perf_counter()
 
     def news(self, names: list[str], last: bool = False) -> News | None:
         """What is new; the first time also nothing, which takes the place of what was there before.
@@ -52,10 +54,11 @@ class Stream:
 
     def _points(self, last: bool) -> bytes:
         end = len(self.log)
-        if not last:
+        if not last and time.perf_counter() < self._told_at + PATIENCE:
             end -= (end - self._done) % self._stretch
         if end <= self._done:
             return b""
+        self._told_at = time.perf_counter()
         names = ("loss", "lr", "grad_norm")
         columns = [np.array(self.log.column(name, self._done, end)) for name in names]
         kept = extremes(columns[0], self._stretch)
@@ -79,7 +82,8 @@ class Stream:
         found = array("f")
         for step, gradients, updates in self.log.layers[self._sampled :]:
             self._sampled += 1
-            if step >= self._last_layers + self._gap:
+            gap = min(self._gap, max(self._last_layers, 0) // 20)  # close together at the start
+            if step >= self._last_layers + gap:
                 found.extend((step, *gradients, *updates))
                 self._last_layers = step
                 self._layers += 1

@@ -23,11 +23,11 @@ function rowsOf(family, setup, view) {
 }
 
 // How many steps wide: the whole plan, halved while the run is in its first part, so that early
-// steps can be seen and the axis moves four times at the most.
+// steps can be seen and the axis moves six times at the most.
 function horizon(family, steps) {
   const furthest = Math.max(0, ...visible(family).map((line) => line.step.at(-1)));
   let last = Math.max(steps, furthest, 1);
-  for (let i = 0; i < 4 && furthest < 0.45 * last && last > 100; i++) last /= 2;
+  for (let i = 0; i < 6 && furthest < 0.45 * last && last > 100; i++) last /= 2;
   return last;
 }
 
