@@ -7,9 +7,10 @@ from subprocess import Popen
 from time import monotonic
 from typing import Any
 
+from mslearn.cells import defined
 from mslearn.exercises import Exercise, ExerciseSet
 from mslearn.grade import AnswerError, judge
-from mslearn.remote import Limits, Remote
+from mslearn.remote import Gone, Limits, Remote, out_of_time
 from mslearn.submission import Notebook, answered_in, is_stub, to_run, used
 
 TO_DO = "to do"
@@ -92,6 +93,8 @@ class Answers:
             raise AnswerError(f"nothing in the notebook is called {name}") from None
 
     def _start(self) -> None:
+        if monotonic() >= self.until:
+            raise Gone(out_of_time(self.case.limits))
         self.remote = Remote(self.case.start(), self.case.limits, self.until)
         try:
             self.remote.start(self.case.exercises.setup)
@@ -139,7 +142,7 @@ def mark(case: Case) -> Iterator[Place | Row | list[str]]:
                 yield place
                 rows[place] = Row(place, answers.judge(exercise, place[1]))
             yield rows[place]
-        notes = [f"cell {n}: {answers.notes[n]}" for n in sorted(answers.notes)]
+        notes = [f"code cell {n}: {answers.notes[n]}" for n in sorted(answers.notes)]
         cells = {n: source for n, source in cells.items() if n not in answers.skipped}
     lost = [(e, place) for e, place in _places(case.exercises) if rows[place].reason]
     for needs, group in _dependent(cells, lost).items():
@@ -164,14 +167,17 @@ def _dependent(
 ) -> dict[tuple[str, ...], list[str]]:
     """The exercises with lost marks that read the answers of others, by which others those are."""
     wrong = {exercise.name: exercise for exercise, _ in lost}
+    where = {name: n for n in sorted(cells) for name in defined(cells[n])}
+    reads = {name: used(cells[where[name]]) for name in where}
     groups: dict[tuple[str, ...], list[str]] = {}
     for exercise in wrong.values():
-        number = answered_in(cells, exercise.name)
-        needs = (used(cells[number]) & wrong.keys()) - {exercise.name} if number else set()
-        for _ in wrong:  # a reference may read another answer in its turn
-            needs |= {n for each in needs for n in used(wrong[each].source) & wrong.keys()}
-        if needs - {exercise.name}:
-            keys = sorted(wrong[name].key for name in needs - {exercise.name})
+        needs, found = set(), set(reads.get(exercise.name, ()))
+        while found - needs:  # through helpers, and through what a reference reads in its turn
+            needs |= found
+            found = {n for each in needs for n in reads.get(each, ())}
+            found |= {n for each in needs & wrong.keys() for n in used(wrong[each].source)}
+        if needs := needs & wrong.keys() - {exercise.name}:
+            keys = sorted(wrong[name].key for name in needs)
             groups.setdefault(tuple(keys), []).append(exercise.key)
     return groups
 

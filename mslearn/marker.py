@@ -67,11 +67,11 @@ class Marker:
         found, avoid = Marked(chapter), []
         while len(avoid) <= MOST_BREAKS:
             done = [[*row.place, row.reason, row.through] for row in found.rows.values()]
-            order = {"path": os.fsencode(path).hex(), "chapter": chapter}
+            order = {"path": os.fsencode(path.absolute()).hex(), "chapter": chapter}
             self._send({**order, "done": done, "avoid": avoid})
-            at = None
+            at, begun = None, False
             for event in self._events():
-                at = event.get("at", at)
+                at, begun = event.get("at", at), True
                 if "row" in event:
                     key, number, reason, through = event["row"]
                     found.rows[key, number] = Row((key, number), reason, tuple(through))
@@ -79,6 +79,8 @@ class Marker:
                     return Marked(rows=found.rows, **event["end"])
                 if "fault" in event:
                     raise RuntimeError(event["fault"])
+            if not begun:
+                raise RuntimeError("the process that marks does not start")
             if at is None:
                 return Marked(chapter, problem=TOO_LARGE)
             avoid.append(at)
@@ -93,7 +95,7 @@ class Marker:
             self.process = None
 
     def _send(self, order: Event) -> None:
-        if self.process is None:
+        if self.process is None or self.process.poll() is not None:
             command = [sys.executable, "-c", "from mslearn.marker import main; main()"]
             self.process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=course())
             self.lines = _lines(self.process.stdout)
@@ -171,6 +173,7 @@ def main() -> None:
 
 
 def _marking(order: Event, terms: Terms, spare: Spare) -> Iterator[Event]:
+    yield {"begun": True}
     path, chapter = Path(os.fsdecode(bytes.fromhex(order["path"]))), order["chapter"]
     try:
         notebook = submission.parse(submission.content(path), path.name)

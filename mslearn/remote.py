@@ -33,6 +33,11 @@ class Limits:
     memory: int = 2048
 
 
+def out_of_time(limits: Limits) -> str:
+    """What is said of all that is left when a notebook's time is over."""
+    return f"the time for one notebook ({limits.total:.0f} s) was used up"
+
+
 class Remote:
     """One worker. Every request has its time; a worker that takes longer is stopped."""
 
@@ -95,6 +100,8 @@ class Remote:
 
     def close(self) -> None:
         """End the worker and whatever it has started."""
+        if self.ended:  # its number may belong to another process by now
+            return
         self.ended = True
         self._kill()
         self.process.wait()
@@ -115,7 +122,7 @@ class Remote:
     def _lose(self, error: Exception) -> NoReturn:
         self.close()
         if self.late and monotonic() >= self.until:
-            raise Gone(f"the time for one notebook ({self.limits.total:.0f} s) was used up")
+            raise Gone(out_of_time(self.limits))
         if self.late:
             raise Gone(f"your code took longer than {self.limits.call:.0f} s and was stopped")
         if isinstance(error, wire.WireError):

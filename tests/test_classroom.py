@@ -159,6 +159,12 @@ class TestPlatforms:
 
 
 class TestAgain:
+    def test_folders_may_be_named_from_where_one_stands(self, tmp_path, monkeypatch):
+        hand_in(tmp_path / "s", "ann", honest(SET, 1)[0])
+        monkeypatch.chdir(tmp_path)
+        assert main(["grade", "s", "--out", "g", "--jobs", "1"]) == 0
+        assert read(tmp_path / "g" / "gradebook.csv")[0]["marks"] == "3"
+
     def test_what_is_marked_is_not_marked_again(self, grades, submissions, checks, monkeypatch):
         before = outcome(grades)
         monkeypatch.setattr("mslearn.marker.Marker.mark", lambda *given: pytest.fail("marked"))

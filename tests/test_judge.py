@@ -60,7 +60,7 @@ class TestWhatIsRun:
         assert "SyntaxError" in found["97.1", 0].reason
         assert "ZeroDivisionError" in found["97.2", 0].reason
         assert "nothing in the notebook is called step" in found["97.3", 0].reason
-        assert [note.split(":")[0] for note in found["notes"]] == ["cell 1", "cell 2"]
+        assert [note.split(":")[0] for note in found["notes"]] == ["code cell 1", "code cell 2"]
 
     def test_what_was_handed_out_is_to_do_and_is_not_run(self, toy):
         stubs = [each.stub_source + "  \n# mine" for each in toy.exercises.values()]
@@ -117,6 +117,12 @@ class TestFollowThrough:
         assert found["97.2", 0].reason and not found["97.2", 0].through
         assert "amax" not in str(found)
 
+    def test_also_through_a_helper(self, toy):
+        helper = "def weights(z):\n    return softmax(z)"
+        through = "def mix(z, v):\n    return weights(z) @ v"
+        found = toyset.verdicts(toy, [WRONG_SOFTMAX, helper, through])
+        assert found["97.2", 0].through == ("97.1",)
+
     def test_a_right_answer_is_not_replaced(self, toy, right):
         found = toyset.verdicts(toy, [right["97.1"], "def mix(z, v):\n    return softmax(z) + v"])
         assert found["97.2", 0].reason and not found["97.2", 0].through
@@ -134,7 +140,7 @@ class TestWhenTheProcessEnds:
         assert "ended" in found["97.1", 0].reason
         assert "took longer than 2 s" in found["97.3", 0].reason
         assert found["97.4", 0].reason == found["97.4", 1].reason == ""
-        assert found["notes"][0].startswith("cell 1: the process of your code ended")
+        assert found["notes"][0].startswith("code cell 1: the process of your code ended")
 
     def test_after_two_ends_the_rest_of_an_exercise_is_not_tried(self, toy, monkeypatch):
         monkeypatch.setattr("mslearn.judge.MOST_ENDS", 1)
