@@ -13,6 +13,7 @@ from mslearn.exercises import Exercise, ExerciseSet, paths
 from mslearn.judge import Place, Row
 from mslearn.submission import clean, slug
 
+NOTHING = "nothing was handed in"
 SAFE, UNSAFE = "bubblewrap", "none (--unsafe)"
 
 
@@ -80,7 +81,7 @@ class Result:
         """Each rule of an exercise with its verdict."""
         record = self.records.get(exercise.key.split(".")[0])
         found = record.rows if record else {}
-        nothing = "nothing was handed in" if record is None or record.problem else "not judged"
+        nothing = NOTHING if record is None or record.problem else "not judged"
         places = ((exercise.key, number) for number in range(len(exercise.rules)))
         rows = [found.get(place, Row(place, nothing)) for place in places]
         return list(zip(exercise.rules, rows, strict=True))

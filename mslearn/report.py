@@ -10,7 +10,7 @@ from typing import Any
 
 from mslearn import plot
 from mslearn.exercises import Exercise, ExerciseSet
-from mslearn.gradebook import Result, replace_file
+from mslearn.gradebook import NOTHING, Result, replace_file
 from mslearn.judge import TO_DO, Row
 from mslearn.submission import clean, slug
 
@@ -61,7 +61,7 @@ def _exercise(result: Result, exercise: Exercise) -> str:
     hidden = [(rule.marks, row) for rule, row in rows if rule.hidden]
     if hidden:
         marks = sum(marks for marks, row in hidden if not row.reason), sum(m for m, _ in hidden)
-        shown.append(_line("further checks of the instructor's", "", "", *marks))
+        shown.append(_line("Further checks by your instructor", "", "", *marks))
     score = f"{result.in_exercise(exercise)} of {exercise.marks} marks"
     title = f"<h3>{exercise.key} {html.escape(exercise.title)}: {score}</h3>"
     if rows and all(row.reason == TO_DO for _, row in rows):
@@ -107,7 +107,9 @@ def write_statistics(
     parts.append(f"<p>{html.escape(summary(results))}</p>")
     parts.append(f'<p><img src="data:image/png;base64,{source}" alt="{html.escape(alt)}"></p>')
     head = '<tr><th scope="col">Property</th><th scope="col" class="number">Holds for</th>'
-    head += '<th scope="col">Most frequent reason</th></tr>'
+    head += (
+        '<th scope="col" class="number">To do</th><th scope="col">Most frequent reason</th></tr>'
+    )
     for exercise in exercises:
         title = f"{exercise.key} {exercise.title}, {share(results, exercise):.0%} of the marks"
         lines = [_frequency(results, exercise, n) for n in range(len(exercise.rules))]
@@ -134,19 +136,21 @@ def share(results: Sequence[Result], exercise: Exercise) -> float:
 def _frequency(results: Sequence[Result], exercise: Exercise, number: int) -> str:
     rows = [each.rows(exercise)[number][1] for each in results]
     reasons = Counter(row.reason for row in rows if row.reason)
+    holds = len(rows) - reasons.total()
+    to_do = reasons.pop(TO_DO, 0) + reasons.pop(NOTHING, 0)
     most, times = (reasons.most_common(1) or [("", 0)])[0]
     rule = exercise.rules[number]
     says = html.escape(rule.says + (" (hidden)" if rule.hidden else ""))
-    said = html.escape(f"{most} ({times} times)") if most else ""
-    holds = f'<td class="number">{len(rows) - reasons.total()} of {len(rows)}</td>'
-    return f'<tr><th scope="row">{says}</th>{holds}<td>{said}</td></tr>'
+    said = html.escape(f"{most} ({times} of them)") if most else ""
+    cells = f'<td class="number">{holds} of {len(rows)}</td><td class="number">{to_do}</td>'
+    return f'<tr><th scope="row">{says}</th>{cells}<td>{said}</td></tr>'
 
 
 def figure(results: Sequence[Result], exercises: Sequence[Exercise]) -> tuple[Any, str]:
     """How the marks are spread, and which exercises cost most; with the words for both."""
     drawing, (left, right) = plot.figure(1, 2, width=9.0, height=max(3.4, 0.26 * len(exercises)))
     of = results[0].of
-    left.hist([each.marks for each in results], bins=min(of, 12), range=(0, of))
+    left.hist([each.marks for each in results], bins=min(of, 12), range=(0, of), edgecolor="white")
     left.yaxis.get_major_locator().set_params(integer=True)
     plot.label(left, f"marks (of {of})", "learners", "Marks of the class")
     shares = [share(results, each) for each in exercises]

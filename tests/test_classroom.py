@@ -115,7 +115,7 @@ class TestTheGradebook:
         page = next(text for name, text in pages.items() if name.startswith("leebob"))
         assert "Great logits" in page and "Hint: " in page
         assert f"{SET.exercises['03.2'].marks + 2} of {SET.exercises['03.2'].marks + 2}" in page
-        assert "further checks of the instructor" in page
+        assert "Further checks by your instructor" in page
         for text in pages.values():
             assert "Secret" not in text and "secret" not in text
         assert "To do: the answer is as it was handed out." in page
