@@ -90,6 +90,7 @@ def exponential(low: float, high: float, steps: int) -> Schedule:
     return lambda step: low * (high / low) ** min(1.0, step / (steps - 1))
 
 
+@remembered
 def warmup_cosine(peak: float, warmup: int, steps: int, floor: float = 0.1) -> Schedule:
     """Linear to `peak` over `warmup` steps, then half a cosine down to `floor * peak`.
 
