@@ -107,9 +107,8 @@ def write_statistics(
     parts.append(f"<p>{html.escape(summary(results))}</p>")
     parts.append(f'<p><img src="data:image/png;base64,{source}" alt="{html.escape(alt)}"></p>')
     head = '<tr><th scope="col">Property</th><th scope="col" class="number">Holds for</th>'
-    head += (
-        '<th scope="col" class="number">To do</th><th scope="col">Most frequent reason</th></tr>'
-    )
+    head += '<th scope="col" class="number">Not begun</th>'
+    head += '<th scope="col">Most frequent reason</th></tr>'
     for exercise in exercises:
         title = f"{exercise.key} {exercise.title}, {share(results, exercise):.0%} of the marks"
         lines = [_frequency(results, exercise, n) for n in range(len(exercise.rules))]
