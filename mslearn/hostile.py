@@ -59,7 +59,8 @@ while frame:
     "solutions from the disk": """
 import glob, json, os
 from pathlib import Path
-places = ["/**/solutions/*.ipynb", "/proc/*/root/**/solutions/*.ipynb", "/proc/*/cwd/**/*.ipynb"]
+places = ["/**/solutions/*.ipynb", "/proc/*/cwd/**/*.ipynb"]
+places += [f"/proc/*/{link}/**/solutions/*.ipynb" for link in ("root", "cwd")]
 for place in places:
     for path in glob.iglob(place, recursive=True) if "proc" in place else glob.iglob(place):
         for cell in json.loads(Path(path).read_text())["cells"]:
