@@ -141,8 +141,11 @@ class Script:
         return bool(self._left) and self._left[0].name == "answer"
 
     def due(self, step: int, asked: bool = False) -> Event | None:
-        """The next event if its step has come, or if it is the answer to what was `asked`."""
-        if not self._left or (self._left[0].step > step and not (asked and self.answers())):
+        """The next event if its step has come; an answer once it is `asked` for."""
+        if not self._left:
+            return None
+        waits = not asked if self.answers() and not self.strict else self._left[0].step > step
+        if waits:
             return None
         if self.strict and self._left[0].step < step:
             raise ValueError(

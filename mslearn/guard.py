@@ -82,7 +82,7 @@ class Guard:
             self.best_step, self.noise = step, max(self.noise, deviation)
             return
         self.high = self.high + 1 if self.mean > self.limit else 0
-        if not self.high:
+        if self.mean - self.best < NOISE / 2 * self.noise:  # a rise is not noise
             self.noise = 0.98 * self.noise + 0.02 * deviation
         if self.mean < self.best:
             self.best, self.best_step = self.mean, step

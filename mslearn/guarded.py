@@ -61,7 +61,8 @@ class Guarded(Travel):
     def _before_trouble(self) -> int:
         """The newest snapshot from before the loss was at its best; an older one each time that
         the run comes no further than before."""
-        self._returns = self._returns + 1 if self.step <= self._furthest else 1
+        again = self.step < self._furthest + QUIET
+        self._returns = self._returns + 1 if again else 1
         self._furthest = max(self._furthest, self.step)
         steps = self.reachable()
         before = [step for step in steps if step <= self.guard.best_step] or steps[:1]
@@ -80,6 +81,8 @@ class Guarded(Travel):
 
     def _answer(self, answer: str) -> None:
         """What the learner says to the guard's proposal: take it, or put back what it left."""
+        if self._held is None:
+            raise ValueError("the guard has asked for nothing")
         self._happened("answer", answer)
         proposal, self.proposal = self.proposal, None
         self.controls.paused = False
@@ -90,7 +93,7 @@ class Guarded(Travel):
         self._forget_held()
 
     def _overrule(self) -> None:
-        step, log, events = self._held or (0, None, None)
+        step, log, events = self._held
         snapshot = self.snapshots.get(HELD, step)
         if snapshot is None:
             self.say("there was no room to keep what the guard left, so the run goes on from here")

@@ -89,7 +89,7 @@ class Run(Cockpit):
         self.notices: list[tuple[int, str]] = []
         self.proposal: Proposal | None = None
         self._trouble, self._left_out, self._held = "", -1, None
-        self._returns, self._furthest = 0, -1
+        self._returns, self._furthest = 0, -math.inf
         if snapshots is not None:
             self.enable(snapshots)
         elif guard is not None:
@@ -147,6 +147,16 @@ class Run(Cockpit):
         for group, rate in zip(self.optimizer.param_groups, each, strict=True):
             group["lr"] = rate
         return each[0]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers whose norms the log samples."""
+        return self.watch.names
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out, on this timeline."""
+        return sum(self.log.column("skipped"))
 
     def planned(self, step: int) -> float:
         """The schedule's rate, as nobody's hand would leave it; the first group's."""

@@ -104,7 +104,7 @@ class Snapshots:
         self.wanted: set[int] = set()  # steps that a replay will come back to
         self.seconds = 0.0  # what one costs, smoothed
         self._all: dict[Key, Snapshot] = {}
-        self._taken_at = -float("inf")
+        self._begun, self._taken_at = False, -float("inf")
         self._files = 0
 
     def check_room(self, expected: int) -> None:
@@ -152,6 +152,8 @@ class Snapshots:
 
     def put(self, timeline: int, snapshot: Snapshot) -> bool:
         """Let a snapshot stand in a timeline, too; False, and nothing changed, without room."""
+        if not self._begun:
+            self.adopt()
         key = (timeline, snapshot.step)
         before = dict(self._all)
         self._all.pop(key, None)
@@ -227,6 +229,7 @@ class Snapshots:
     def adopt(self, index: Iterable[tuple] = ()) -> None:
         """Start with what a checkpoint's index names and the folder still holds; clear the rest."""
         self._all.clear()
+        self._begun = True
         if self.folder is None:
             return
         found: dict[str, Snapshot] = {}

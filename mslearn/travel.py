@@ -32,7 +32,6 @@ class Travel:
         """Keep snapshots from now on. Raises ValueError where the budget is too small for one."""
         snapshots = snapshots or Snapshots()
         snapshots.check_room(expected_bytes(self.model, self.optimizer))
-        snapshots.adopt()
         self.snapshots = snapshots
 
     def moment(self) -> dict:

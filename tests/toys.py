@@ -8,7 +8,7 @@ from mslearn.checkpoint import Checkpoints
 from mslearn.device import Device
 from mslearn.optim import muon_and_adamw
 from mslearn.run import Run, next_token_loss
-from mslearn.schedules import warmup_stable_decay
+from mslearn.schedules import warmup_cosine, warmup_stable_decay
 from mslearn.transformer import Config, Transformer
 
 CPU = Device("cpu", "test", None)
@@ -42,6 +42,32 @@ def make_run(folder=None, save_every: int = 0, loss=noisy_loss, **more) -> Run:
         checkpoints=Checkpoints(folder) if folder else None,
         save_every=save_every,
         **more,
+    )
+
+
+def tiny_run(seed: int = 0, loss=None, **more) -> Run:
+    """A network of two layers with dropout: the smallest run in which everything matters."""
+    torch.manual_seed(seed)
+    first, last = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+    model = torch.nn.Sequential(first, torch.nn.Tanh(), torch.nn.Dropout(0.1), last)
+    groups = [
+        {"params": list(first.parameters()), "name": "first"},
+        {"params": list(last.parameters()), "lr": 0.005, "name": "last"},
+    ]
+
+    def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.randn(8, 8, generator=torch.Generator().manual_seed(step))
+        return x, x.roll(1, dims=1)
+
+    def squares(model: torch.nn.Module, batch: tuple) -> torch.Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    return Run(
+        model,
+        batches,
+        torch.optim.AdamW(groups, lr=0.01),
+        device=CPU,
+        **{"schedule": warmup_cosine(0.01, 5, 300), "loss": loss or squares, **more},
     )
 
 
