@@ -39,7 +39,9 @@ class Formula:
         """Whether a version of the formula equals the oracle to 1e-9 on every seed's inputs."""
         for seed in range(seeds):
             args = self.inputs(torch.Generator().manual_seed(seed))
-            ours, theirs = (torch.as_tensor(f(*args)).double() for f in (formula, self.oracle))
+            ours, theirs = (
+                torch.as_tensor(f(*args), dtype=torch.float64) for f in (formula, self.oracle)
+            )
             if ours.shape != theirs.shape or not torch.allclose(ours, theirs, 1e-9, 1e-11):
                 return False
         return True
