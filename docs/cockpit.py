@@ -5,8 +5,8 @@ python docs/cockpit.py
 
 from pathlib import Path
 
-from mslearn.bench_live import drag
 from mslearn.browser import Notebook, jupyterlab, window
+from mslearn.pilot import drag
 
 DOCS = Path(__file__).resolve().parent
 CHAPTER = "11_pretraining.ipynb"

@@ -31,7 +31,7 @@ def measurement(name: str, quick: bool = False, shape: str = "A") -> Callable[[]
         return lambda: generate(**({"pairs": 1, "new": 48} if quick else {}))
     if name == "grade":
         return lambda: grade(**({"learners": 4, "attacks": ("leaves",)} if quick else {}))
-    return lambda: live(**({"pairs": 1, "steps": 100} if quick else {}))
+    return lambda: live(**({"pairs": 1, "steps": 100, "long": 5_000} if quick else {}))
 
 
 def table(name: str, result: Result) -> str:

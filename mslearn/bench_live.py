@@ -1,4 +1,4 @@
-"""What live training costs: slider let go to rate in use, and the time of a run."""
+"""What live training costs: slider let go to rate in use, time of a run, bytes a point, memory."""
 
 import json
 import statistics
@@ -8,31 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from mslearn.batches import Batches, HeldOut, Tokens
-from mslearn.browser import Notebook, chromium, jupyterlab, window
+from mslearn.browser import chromium, jupyterlab, window
 from mslearn.device import Device, pick
-from mslearn.live import Live
+from mslearn.live import WATCH, Live
 from mslearn.optim import muon_and_adamw
+from mslearn.pilot import Pilot, move
+from mslearn.records import Record
 from mslearn.run import Run
-from mslearn.schedules import warmup_stable_decay
+from mslearn.schedules import constant, warmup_stable_decay
 from mslearn.transformer import Config, Transformer
 
-MOVES = 10
-CLOCK = """() => {
-  window.released = [];
-  const now = () => (performance.timeOrigin + performance.now()) / 1000;
-  document.addEventListener("pointerup", () => window.released.push(now()), true);
-}"""
+MOVES = 20
+BEFORE = 10_000  # points that the chart has already when its cost is measured
+LONG = 100_000  # steps of the run whose memory is measured
 CELLS = (
     "from mslearn.bench_live import small_run\nfrom mslearn.live import Live\n"
     "run = small_run(5_000)",
     "live = Live(run, 5_000)",
     "run = live.wait()",
     "import json\nprint(json.dumps([[e.step, e.name, e.value, e.at] for e in run.events]))",
-    "from mslearn.bench_live import measure_overhead\nimport json\n"
+    "from mslearn.bench_live import measure_overhead\n"
     "print(json.dumps(measure_overhead({pairs}, {steps})))",
+    "from mslearn.bench_live import measure_memory\nprint(json.dumps(measure_memory({long})))",
 )
 
 
@@ -58,23 +59,51 @@ def small_run(steps: int, device: Device | None = None) -> Run:
     )
 
 
-def measure_overhead(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
-    """Seconds of the live run over those of the plain loop, in turn, after one pair to warm up.
+def tiny_run() -> Run:
+    """A layer of eight numbers: a run in which a hundred thousand steps take a minute."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    x = torch.randn(16, 8)
+    return Run(
+        model,
+        lambda step: (x,),
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        schedule=constant(0.01),
+        loss=lambda model, batch: (model(batch[0]) - batch[0]).square().mean(),
+        device=Device("cpu", "benchmark", None),
+    )
 
-    Live counts from the call to the last step. The picture at the end, which does not grow with
-    the run, is counted apart.
+
+def measure_overhead(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
+    """Cost of the chart and of what is kept for going back, after one round to warm up.
+
+    Three runs in turn: the plain loop, the same with snapshots and a look at the layers, and the
+    live one. Each has a log of `BEFORE` steps already. The first figure is the chart's: live over
+    kept; the second what is kept: kept over plain. Live counts from the call to the last step; the
+    picture at the end, which does not grow with the run, is counted apart.
     """
     device = pick()
-    ratios, pictures = [], []
-    for pair in range(pairs + 1):
-        order = (_plain_seconds, _live_seconds)
-        seconds = {measure: measure(steps, device) for measure in order[:: 1 - 2 * (pair % 2)]}
-        live, picture = seconds[_live_seconds]
-        ratios.append(live / seconds[_plain_seconds][0])
-        pictures.append(picture)
+    rounds, pictures, sent = [], [], []
+    for turn in range(pairs + 1):
+        kinds = ("plain", "kept", "live")[:: 1 - 2 * (turn % 2)]
+        seconds = {}
+        for kind in kinds:
+            run = _grown(steps, device, kept=kind != "plain")
+            if kind != "live":
+                seconds[kind] = _plain_seconds(run, BEFORE + steps)
+            else:
+                seconds[kind], picture, size = _live_seconds(run, BEFORE + steps)
+                pictures.append(picture)
+                sent.append(size)
+        rounds.append(seconds)
+    chart = [each["live"] / each["kept"] for each in rounds[1:]]
+    kept = [each["kept"] / each["plain"] for each in rounds[1:]]
     return {
-        "overhead_percent": 100 * (statistics.median(ratios[1:]) - 1),
-        "ratios": [round(ratio, 4) for ratio in ratios[1:]],
+        "overhead_percent": 100 * (statistics.median(chart) - 1),
+        "kept_percent": 100 * (statistics.median(kept) - 1),
+        "ratios": [round(ratio, 4) for ratio in chart],
+        "kept_ratios": [round(ratio, 4) for ratio in kept],
+        "bytes_a_point": statistics.median(sent) / (BEFORE + steps),
         "picture_seconds": statistics.median(pictures[1:]),
         "pairs": pairs,
         "steps": steps,
@@ -82,106 +111,104 @@ def measure_overhead(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
     }
 
 
-def _plain_seconds(steps: int, device: Device) -> tuple[float, float]:
-    run = small_run(steps, device)
+def _grown(steps: int, device: Device, kept: bool) -> Run:
+    """A run that has a log of `BEFORE` steps; `kept`: with snapshots and a look at the layers."""
+    run = small_run(BEFORE + steps, device)
+    for step in range(BEFORE):
+        run.log.append(Record(step, 4.0 - step / BEFORE + 0.1 * (step % 3), 0.02, 1.0, 9e3, 1.0))
+    run.step = BEFORE
+    if kept:
+        run.enable()
+        run.watch.every = WATCH
+    return run
+
+
+def _plain_seconds(run: Run, steps: int) -> float:
     started = time.perf_counter()
     for _ in run.train(steps):
         pass
-    return time.perf_counter() - started, 0.0
+    return time.perf_counter() - started
 
 
-def _live_seconds(steps: int, device: Device) -> tuple[float, float]:
-    run = small_run(steps, device)
+def _live_seconds(run: Run, steps: int) -> tuple[float, float, int]:
+    """Seconds of training, seconds of the picture, bytes of points that were sent to a page."""
     started = time.perf_counter()
     live = Live(run, steps)
+    sent, send = [], live.panel.widget.send
+
+    def counted(content: dict, buffers: Any = None) -> None:
+        sent.append(sum(len(buffer) for buffer in (buffers or [])[:2]))
+        send(content, buffers)
+
+    live.panel.widget.send = counted
     live.wait()
     trained = live.ended - started
-    return trained, time.perf_counter() - started - trained
+    return trained, time.perf_counter() - started - trained, sum(sent)
 
 
-def write_notebook(path: Path, cells: tuple[str, ...]) -> None:
-    """A notebook of code cells, not yet run."""
-    import nbformat
-
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, path)
-
-
-def drag(page: Any, share: float) -> None:
-    """Take the slider's handle with the mouse and let it go at `share` of its length."""
-    slider = page.get_by_role("slider", name="Learning rate", exact=True)
-    box = slider.bounding_box()
-    place, low, high = slider.evaluate("s => [Number(s.value), Number(s.min), Number(s.max)]")
-    handle = 8  # half its width in pixels: its middle stays that far from either end
-    x = [box["x"] + handle + part * (box["width"] - 2 * handle) for part in (0, 1)]
-    now = x[0] + (place - low) / (high - low) * (x[1] - x[0])
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(now, y)
-    page.mouse.down()
-    page.mouse.move(x[0] + share * (x[1] - x[0]), y, steps=6)
-    page.mouse.up()
+def measure_memory(steps: int = LONG) -> dict[str, float]:
+    """Memory of this process at a tenth of a long live run and at its end, MB."""
+    run, process, seen = tiny_run(), psutil.Process(), []
+    live = Live(run, steps)
+    for share in (0.1, 1.0):
+        while run.step < share * steps and live.phase == "running":
+            time.sleep(0.05)
+        seen.append(process.memory_info().rss / 1e6)
+    live.wait()
+    return {"early_mb": seen[0], "late_mb": seen[1], "log_mb": 41 * 0.9 * steps / 1e6}
 
 
-def move_in_browser(page: Any, moves: int = MOVES) -> tuple[list[float], list[float]]:
-    """Drag the slider `moves` times; gives the moments it was let go (s, epoch) and the rates."""
-    page.evaluate(CLOCK)
-    rates = []
-    for move in range(moves):
-        drag(page, (0.3, 0.7, 0.5, 0.65, 0.4)[move % 5])
-        typed = page.get_by_role("textbox", name="Learning rate, typed")
-        rates.append(float(typed.input_value()))
-        page.wait_for_timeout(250)
-    return page.evaluate("window.released"), rates
-
-
-def _measure_in_browser(pairs: int, steps: int) -> dict[str, Any]:
-    """Both measures in a notebook that a Chromium shows; the page draws while it trains."""
+def _measure_in_browser(pairs: int, steps: int, long: int) -> dict[str, Any]:
+    """All of it in a notebook that a Chromium shows; the page draws while it trains."""
+    cells = [cell.format(pairs=pairs, steps=steps, long=long) for cell in CELLS[4:]]
+    heap = "() => performance.memory.usedJSHeapSize / 1e6"
     with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as lab, window() as page:
-        cells = (*CELLS[:4], CELLS[4].format(pairs=pairs, steps=steps))
-        write_notebook(Path(folder) / "bench.ipynb", cells)
-        notebook = Notebook(page, lab, "bench.ipynb")
-        notebook.open()
-        notebook.run(0)
-        notebook.run(1)
-        notebook.run(2, wait=False)  # a learner runs all cells: the kernel is busy while we drive
-        page.get_by_role("button", name="Pause").wait_for()
-        page.wait_for_timeout(1_000)
-        released, _ = move_in_browser(page)
-        page.get_by_role("button", name="Stop").click()
-        notebook.run(3)
-        used = [at for _, name, _, at in json.loads(notebook.output(3)) if name == "lr"]
+        pilot = Pilot(page, lab, "bench.ipynb", (*CELLS[:4], *cells))
+        pilot.start()  # a learner runs all cells: the kernel is busy while we drive
+        pilot.reach(30)
+        released, _ = move(pilot, MOVES)
+        pilot.button("Stop").click()
+        pilot.run(3)
+        used = [at for _, name, _, at in json.loads(pilot.output(3)) if name == "lr"]
         waits = [1e3 * (b - a) for a, b in zip(released, used, strict=True)]
-        notebook.run(4)
-        return {**json.loads(notebook.output(4)), "latencies_ms": waits}
+        pilot.run(4)
+        found = json.loads(pilot.output(4))
+        pilot.run(5, wait=False)
+        pilot.reach(long // 10)
+        early = page.evaluate(heap)
+        pilot.reach(long - long // 10)
+        memory = {"page_early_mb": early, "page_late_mb": page.evaluate(heap)}
+        pilot.finish(5)
+        return {**found, "latencies_ms": waits, "memory": {**json.loads(pilot.output(5)), **memory}}
 
 
-def _measure_in_kernel(pairs: int, steps: int) -> dict[str, Any]:
+def _measure_in_kernel(pairs: int, steps: int, long: int) -> dict[str, Any]:
     """Without a browser: from the message's arrival in this process to the rate in use."""
     live = Live(small_run(5_000), 5_000)
     sent = []
-    for move in range(MOVES):
+    for each in range(MOVES):
         time.sleep(0.2)
         sent.append(time.time())
-        live.panel.receive(None, {"kind": "rate", "value": 0.01 + 0.001 * move})
+        rate = {"kind": "rate", "mode": "absolute", "value": 0.01 + 0.001 * each}
+        live.panel.receive(None, rate)
     time.sleep(0.2)
     live.stop()
     used = [event.at for event in live.run.events if event.name == "lr"]
     waits = [1e3 * (b - a) for a, b in zip(sent, used, strict=True)]
-    return {**measure_overhead(pairs, steps), "latencies_ms": waits}
+    found = {"latencies_ms": waits, "memory": measure_memory(long)}
+    return {**measure_overhead(pairs, steps), **found}
 
 
-def live(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
-    """Measure on this machine: two medians, and in `runs` what they are medians of."""
+def live(pairs: int = 7, steps: int = 400, long: int = LONG) -> dict[str, Any]:
+    """Measure on this machine: medians, and in `runs` what they are medians of."""
     browser = chromium()
-    found = (_measure_in_browser if browser else _measure_in_kernel)(pairs, steps)
+    found = (_measure_in_browser if browser else _measure_in_kernel)(pairs, steps, long)
     where = "in Chromium" if browser else "no browser here: from the message's arrival"
     return {
         "latency_ms": statistics.median(found["latencies_ms"]),
         "overhead_percent": found["overhead_percent"],
         "device": found["device"],
-        "runs": f"{MOVES} moves {where}; {pairs} pairs of {steps} steps",
-        **{k: found[k] for k in ("latencies_ms", "ratios", "picture_seconds")},
+        "runs": f"{MOVES} moves {where}; {pairs} pairs of {steps} steps after {BEFORE} points",
+        **{key: found[key] for key in ("kept_percent", "bytes_a_point", "memory")},
+        **{key: found[key] for key in ("latencies_ms", "ratios", "kept_ratios", "picture_seconds")},
     }

@@ -126,7 +126,7 @@ def window(width: int = 1200, height: int = 1100, dark: bool = False) -> Iterato
         try:
             scheme = "dark" if dark else "light"
             size = {"width": width, "height": height}
-            page = browser.new_page(viewport=size, color_scheme=scheme)
+            page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
             page.set_default_timeout(60_000)
             yield page
         finally:

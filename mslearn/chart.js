@@ -42,7 +42,7 @@ function linearAxis(low, high, count = 4) {
   return {
     place: (v) => (v - low + pad) / span,
     value: (share) => low - pad + share * span,
-    ticks: niceTicks(low, high, count),
+    ticks: niceTicks(low - pad, high + pad, count),
     label: (v) => (Math.abs(v) >= 1e5 ? v.toExponential(0).replace("e+", "e") : String(v)),
   };
 }
@@ -82,8 +82,8 @@ function stepAxis(width, last, log) {
 // ---- lines ----
 
 // One vertical stroke from the least to the greatest where several points share a pixel; `range` is
-// [from, to) among the points.
-function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = [], range = [0, steps.length], start = null }) {
+// [from, to) among the points. A stepped line holds each value until the next, as a rate does.
+function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = [], range = [0, steps.length], stepped = false }) {
   const { pen, x } = frame;
   pen.strokeStyle = colour;
   pen.lineWidth = width;
@@ -91,8 +91,7 @@ function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = []
   pen.lineJoin = "round";
   pen.setLineDash(dash);
   pen.beginPath();
-  let on = start !== null && finite(start[1]);
-  if (on) pen.moveTo(x(start[0]), y(start[1]));
+  let on = false, held = NaN;
   for (let i = range[0]; i < range[1]; ) {
     const pixel = Math.round(x(steps[i]));
     let low = Infinity, high = -Infinity, end = NaN;
@@ -103,9 +102,11 @@ function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = []
       end = values[i];
     }
     if (!finite(end)) { on = false; continue; }
+    if (on && stepped) pen.lineTo(pixel, y(held));
     if (on) pen.lineTo(pixel, y(low)); else pen.moveTo(pixel, y(low));
     if (high > low) { pen.lineTo(pixel, y(high)); pen.lineTo(pixel, y(end)); }
     on = true;
+    held = end;
   }
   pen.stroke();
   pen.setLineDash([]);

@@ -33,7 +33,7 @@ function buildControls(setup) {
     why: make("span"),
   };
   parts.groups = setup.groups.length > 1 ? buildGroups(setup) : { rows: [], all: "" };
-  parts.guard = make("div", { class: "mslearn-guard", role: "alert", hidden: "" }, make("b", {}, "The guard"), parts.why, parts.accept, parts.overrule);
+  parts.guard = make("div", { class: "mslearn-guard", role: "alert", hidden: "" }, make("b", {}, "The guard:"), parts.why, parts.accept, parts.overrule);
   parts.controls = make(
     "div",
     { class: "mslearn-controls" },

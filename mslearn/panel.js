@@ -46,7 +46,8 @@ function hear(view, state) {
 
 function showWords(parts, view, family, setup) {
   const line = family.lines.get(family.current), n = line?.step.length ?? 0, phase = view.over ? view.phase : view.paused ? "paused" : view.phase;
-  const by = view.rate.value === null ? "by schedule" : "by hand", text = view.note ? `${phase}: ${view.note}` : `${phase}, rate ${by}`;
+  const by = view.rate.value === null ? "by schedule" : "by hand", note = view.proposal ? "the guard has a proposal" : view.note;
+  const text = note ? `${phase}: ${note}` : `${phase}, rate ${by}`;
   if (parts.phase.textContent !== text && !parts.root.querySelector("[aria-invalid=true]")) parts.phase.textContent = text;
   parts.root.dataset.phase = phase;
   if (!n) return undefined;

@@ -16,6 +16,7 @@ from mslearn.points import Stream
 from mslearn.run import Run
 
 PACE = 1.0  # seconds between two words on speed and time left
+SAID = 10.0  # seconds that a sentence stays
 
 
 class Panel:
@@ -40,6 +41,7 @@ class Panel:
         self.guess: list[list[float]] = more.get("guess", [])
         self.seen, self.said, self.pages = 0.0, "", set()
         self._notices, self._told = len(run.notices), 0
+        self._shown, self._said_at = "", 0.0
         self._asked = True
 
     def receive(self, _: Any, message: dict, __: Any = None) -> None:
@@ -129,16 +131,15 @@ class Panel:
 
     def _now(self, phase: str, note: str) -> dict[str, Any]:
         """What the controls should show. `seen` is the stamp of the last act that arrived."""
-        notices = self.run.notices[self._notices :]
-        controls, log = self.run.controls, self.run.log
-        if (now := time.perf_counter()) - self._paced >= PACE or phase != "running":
+        controls, log, now = self.run.controls, self.run.log, time.perf_counter()
+        if now - self._paced >= PACE or phase != "running":
             self._paced = now
             last = log[-1] if log else None
             self._pace = [round(last.tokens_per_s), round(last.seconds_left)] if last else [0, 0]
         proposal = self.run.proposal
         return {
             "phase": phase,
-            "note": note or self.said or (notices[-1][1] if notices else ""),
+            "note": note or self._sentence(now),
             "seen": self.seen,
             "lr": controls.lr,
             "factor": controls.factor,
@@ -148,6 +149,15 @@ class Panel:
             "guess": self.guess,
             "proposal": proposal and {"why": proposal.why, "take": _accepting(proposal)},
         }
+
+    def _sentence(self, now: float) -> str:
+        """The newest of what the run says and what the last act was answered, for some seconds."""
+        if len(self.run.notices) > self._notices:
+            self._notices = len(self.run.notices)
+            self.said = self.run.notices[-1][1]
+        if self.said != self._shown:
+            self._shown, self._said_at = self.said, now
+        return self.said if now - self._said_at < SAID else ""
 
 
 def _accepting(proposal: Any) -> str:

@@ -110,6 +110,10 @@ class Pilot(Notebook):
             self.button("Follow schedule").click()
         self.says("by schedule$|: ")
 
+    def finish(self, cell: int) -> None:
+        """Wait until a cell has ended."""
+        self._prompt(cell, r"\[\d+\]:")
+
     def restart(self) -> None:
         """Restart the kernel, as the menu does after its question."""
         self.page.evaluate(
@@ -119,7 +123,7 @@ class Pilot(Notebook):
     def interrupt(self, cell: int) -> None:
         """Interrupt the kernel, which is busy with a cell, and wait until that has ended."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
-        self._prompt(cell, r"\[\d+\]:")
+        self.finish(cell)
 
 
 def rate_pattern(rate: float) -> str:

@@ -43,7 +43,7 @@ function contents(frame, box) {
   if (box.kind === "layers") return { series: layerSeries(frame, box.name), extra };
   const own = (key, alone) => strands(frame, (each) => each.step, (each) => each[key], alone);
   if (box.kind === "gradient") return { series: own("grad", 3).map((each) => ({ ...each, width: 1.3 })), extra };
-  if (box.kind === "rate") return { series: [...planned(frame), ...own("rate", 2).map((each) => ({ ...each, width: each.current ? 2.2 : 1.4 }))], extra };
+  if (box.kind === "rate") return { series: [...planned(frame), ...own("rate", 2).map((each) => ({ ...each, stepped: true, width: each.current ? 2.2 : 1.4 }))], extra };
   const held = frame.lines.map((each) => [each, each.held.filter((point) => point.name === box.name)]).filter(([, points]) => points.length);
   const scores = strands({ ...frame, lines: held.map(([each]) => each) }, (each) => stepsOf(each, box.name), (each) => valuesOf(each, box.name), 1).map((each) => ({ ...each, dots: true }));
   if (setup.band?.of === box.name) extra.push(...setup.band.low, ...setup.band.high.filter((_, i) => setup.band.steps[i] <= last));
@@ -60,13 +60,14 @@ const stepsOf = (each, name) => each.held.filter((point) => point.name === name)
 const valuesOf = (each, name) => each.held.filter((point) => point.name === name).map((point) => point.value);
 
 // The schedule, dimmed, and what the controls would make of it from here on.
-function planned({ setup, view, ink, colours, family, last }) {
+function planned(frame) {
+  const { setup, view, ink, colours, family, last } = frame;
   const steps = setup.plan.map(([step]) => step), rates = setup.plan.map(([, rate]) => rate), series = [];
   series.push({ steps, values: rates, colour: ink, width: 1.3, alpha: 0.45, dash: [5, 4], range: [0, before(steps, last) + 1] });
   const current = family.lines.get(family.current), here = current?.step.at(-1) ?? 0, wanted = view.proposed ?? view.rate;
   if (wanted.value === null) return series;
   const ahead = wanted.mode === "factor" ? setup.plan.filter(([step]) => step > here).map(([step, rate]) => [step, rate * wanted.value]) : [[here, wanted.value], [setup.steps, wanted.value]];
-  const colour = current ? colours[current.number % colours.length] : colours[0];
+  const colour = current ? lineColour(current, frame, 2) : colours[2];
   return [...series, { steps: ahead.map(([step]) => step), values: ahead.map(([, rate]) => rate), colour, width: 1.6, alpha: 0.75, dash: [2, 3] }];
 }
 
@@ -139,7 +140,8 @@ function drawCrossing(frame, top, bottom) {
   pen.globalAlpha = view.aim === null ? 0.5 : 0.9;
   pen.fillRect(at, top - 2, view.aim === null ? 1 : 2, bottom - top - 8);
   pen.globalAlpha = 1;
-  label(frame, `step ${step}`, at, top - 10 - 2, at > frame.width - 60 ? "right" : at < LEFT + 60 ? "left" : "center", view.aim === null ? ink : frame.colours[1]);
+  const beside = at > frame.width - 90;
+  label(frame, `step ${step}`, at + (beside ? -8 : 8), top + 4, beside ? "right" : "left", view.aim === null ? ink : frame.colours[1]);
 }
 
 // The values of a row at the mouse, beside its line.

@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mslearn.bench_live import write_notebook
 from mslearn.browser import Notebook, chromium, jupyterlab, window
+from mslearn.pilot import write_notebook
 
 pytestmark = [
     pytest.mark.browser,

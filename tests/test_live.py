@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 
 from mslearn.account import describe, pins, smooth
-from mslearn.bench_live import write_notebook
 from mslearn.device import Device
 from mslearn.guess import Guess, in_words, sound, start_loss
 from mslearn.live import Live
 from mslearn.page import slider_range
 from mslearn.panel import Panel
 from mslearn.picture import Band, picture, planned
+from mslearn.pilot import write_notebook
 from mslearn.points import MOST, Stream, extremes
 from mslearn.records import Log, Record
 from mslearn.run import Controls, Run
