@@ -12,7 +12,7 @@ PAST = 0.9  # weight of the past in the smoothed loss: about ten steps
 FIRST = 10  # steps before which it has no opinion
 IN_A_ROW = 3  # steps without a finite gradient, as in a run without a guard
 SUSTAINED = 5  # steps with the smoothed loss above the limit
-NOISE = 6.0  # the limit lies this many mean deviations of a step above the best, at the least
+NOISE = 6.0  # the limit lies this many times the noise above the best, at the least
 QUIET = 100  # steps of silence after it was overruled
 
 
@@ -31,12 +31,14 @@ class Guard:
     """What it has seen so far; a run's snapshots hold a copy.
 
     The limit for the smoothed loss is its best, plus half of the way it has come down or `NOISE`
-    times the usual deviation of a step from it, whichever is more. With nobody there to answer,
-    `headless` "take" makes the run take the proposal, "raise" raises FloatingPointError.
+    times the noise, whichever is more. The noise is the usual jump from a step to the next, over
+    √2: a descent hardly adds to it. With nobody there to answer, `headless` "take" makes the run
+    take the proposal, "raise" raises FloatingPointError.
     """
 
     headless: str = "take"
     seen: int = 0
+    last: float = math.nan
     smoothed: float = 0.0
     start: float = math.nan
     best: float = math.inf
@@ -74,15 +76,16 @@ class Guard:
         return ""
 
     def _see(self, step: int, loss: float) -> None:
-        deviation = abs(loss - self.mean) if self.seen else 0.0
+        jump = abs(loss - self.last) / math.sqrt(2) if self.seen else 0.0  # a descent is no noise
+        self.last = loss
         self.smoothed = PAST * self.smoothed + (1 - PAST) * loss
         self.seen += 1
         if self.seen <= FIRST:
             self.start = self.best = self.mean
-            self.best_step, self.noise = step, max(self.noise, deviation)
+            self.best_step, self.noise = step, self.noise + (jump - self.noise) / self.seen
             return
         self.high = self.high + 1 if self.mean > self.limit else 0
-        if self.mean - self.best < NOISE / 2 * self.noise:  # a rise is not noise
-            self.noise = 0.98 * self.noise + 0.02 * deviation
+        if self.mean <= self.best + NOISE / 2 * self.noise:  # nor is a rise
+            self.noise = 0.98 * self.noise + 0.02 * jump
         if self.mean < self.best:
             self.best, self.best_step = self.mean, step

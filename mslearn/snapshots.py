@@ -78,6 +78,11 @@ class Snapshot:
         return self.content or read_state(self.path)
 
 
+def total_bytes(snapshots: Iterable[Snapshot]) -> int:
+    """Of all of them; one that stands in two timelines counts once."""
+    return sum(snapshot.n_bytes for snapshot in {id(s): s for s in snapshots}.values())
+
+
 class Snapshots:
     """All snapshots of a run, of at most `megabytes` in all, by timeline and step.
 
@@ -120,11 +125,12 @@ class Snapshots:
     @property
     def used(self) -> int:
         """Bytes in use, in memory and on disk."""
-        return self._bytes(self._all.values())
+        return total_bytes(self._all.values())
 
     def steps(self, timeline: int) -> list[int]:
         """The steps of a timeline that have a snapshot, in order."""
-        return sorted(step for number, step in self._all if number == timeline)
+        every = self._all  # never changed in place: other threads may be reading
+        return sorted(step for number, step in every if number == timeline)
 
     def get(self, timeline: int, step: int) -> Snapshot | None:
         """The snapshot of that very step."""
@@ -154,40 +160,48 @@ class Snapshots:
         """Let a snapshot stand in a timeline, too; False, and nothing changed, without room."""
         if not self._begun:
             self.adopt()
-        key = (timeline, snapshot.step)
-        before = dict(self._all)
-        self._all.pop(key, None)
-        self._all[key] = snapshot  # the newest comes last
-        while self.used > self.budget or len(self._all) > MOST:
-            victim = self._least_missed(key)
+        newest = (timeline, snapshot.step)
+        kept = {key: other for key, other in self._all.items() if key != newest}
+        kept[newest] = snapshot  # the newest comes last
+        while total_bytes(kept.values()) > self.budget or len(kept) > MOST:
+            victim = self._least_missed(kept, newest)
             if victim is None:
-                self._all = before
                 return False
-            del self._all[victim]
+            del kept[victim]
+        self._replace(kept)
         self._move_to_disk()
-        self._forget_files(before.values())
         return True
 
     def cut(self, timeline: int, after: int = -1) -> None:
         """Forget a timeline's snapshots of the steps beyond `after`."""
-        gone = [key for key in self._all if key[0] == timeline and key[1] > after]
-        self._forget_files([self._all.pop(key) for key in gone])
+        gone = {key for key in self._all if key[0] == timeline and key[1] > after}
+        self._replace({key: other for key, other in self._all.items() if key not in gone})
 
     def hand_over(self, timeline: int, heir: int, upto: int) -> None:
         """Give the snapshots up to a step to another timeline, and forget the rest of them."""
-        for step in self.steps(timeline):
-            if step <= upto:
-                self._all.setdefault((heir, step), self._all[timeline, step])
+        shared = {(heir, step): self.get(timeline, step) for step in self.steps(timeline)}
+        shared = {key: snapshot for key, snapshot in shared.items() if key[1] <= upto}
+        self._replace({**shared, **self._all})
         self.cut(timeline)
 
-    def _least_missed(self, newest: Key) -> Key | None:
+    def _replace(self, kept: dict[Key, Snapshot]) -> None:
+        """Put another dict in the place of the one that others may be reading; tidy the disk."""
+        before, self._all = self._all, kept
+        still = set(map(id, kept.values()))
+        for snapshot in before.values():
+            if snapshot.path and id(snapshot) not in still:
+                shutil.rmtree(snapshot.path, ignore_errors=True)
+
+    def _least_missed(self, kept: dict[Key, Snapshot], newest: Key) -> Key | None:
         """Which to drop: the one whose gap would be smallest beside its distance from an end.
 
         The first of a timeline goes only when nothing in between is left, its last never.
         """
+        lines: dict[int, list[int]] = {}
+        for timeline, step in sorted(kept):
+            lines.setdefault(timeline, []).append(step)
         inner, first = [], []
-        for timeline in {number for number, _ in self._all}:
-            steps = self.steps(timeline)
+        for timeline, steps in lines.items():
             for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
                 near = min(step - steps[0], steps[-1] - step)
                 inner.append(((after - before) / near, (timeline, step)))
@@ -204,23 +218,16 @@ class Snapshots:
         if self.folder is None:
             return
         in_memory = [s for s in dict.fromkeys(self._all.values()) if s.content]
-        while self._bytes(in_memory) > self.budget // 2:
+        while total_bytes(in_memory) > self.budget // 2:
             oldest = in_memory.pop(0)
             self._files += 1
             path = self.folder / f"snapshot-{self._files:06d}"
-            weights, state = oldest.content
-            write_state(path, weights, state, {"step": oldest.step})
-            oldest.path, oldest.content = path, None
-
-    def _forget_files(self, candidates: Iterable[Snapshot]) -> None:
-        kept = set(map(id, self._all.values()))
-        for snapshot in candidates:
-            if snapshot.path and id(snapshot) not in kept:
-                shutil.rmtree(snapshot.path, ignore_errors=True)
-
-    @staticmethod
-    def _bytes(snapshots: Iterable[Snapshot]) -> int:
-        return sum(snapshot.n_bytes for snapshot in {id(s): s for s in snapshots}.values())
+            try:
+                write_state(path, *oldest.content, {"step": oldest.step})
+                oldest.path, oldest.content = path, None
+            except OSError as error:  # a full disk must not end the training
+                warnings.warn(f"{error}; the snapshot of step {oldest.step} is lost", stacklevel=2)
+                self._replace({k: other for k, other in self._all.items() if other is not oldest})
 
     def index(self) -> list[tuple]:
         """What lies on the disk, for a checkpoint."""
@@ -228,8 +235,7 @@ class Snapshots:
 
     def adopt(self, index: Iterable[tuple] = ()) -> None:
         """Start with what a checkpoint's index names and the folder still holds; clear the rest."""
-        self._all.clear()
-        self._begun = True
+        self._all, self._begun = {}, True
         if self.folder is None:
             return
         found: dict[str, Snapshot] = {}
@@ -238,16 +244,6 @@ class Snapshots:
                 found.setdefault(name, Snapshot(step, size, None, self.folder / name))
                 self._all[timeline, step] = found[name]
         for path in self.folder.glob("*snapshot-*"):
-            self._files = max(self._files, int(path.name[-6:]) if path.name[-6:].isdigit() else 0)
             if path.name not in found:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def first_whole(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, dict, dict] | None:
-    """The first that can be read, with its weights and state; damaged ones are warned of."""
-    for snapshot in snapshots:
-        try:
-            return snapshot, *snapshot.read()
-        except (OSError, ValueError) as error:
-            warnings.warn(f"{error}; the snapshot before it is taken", stacklevel=2)
-    return None
+        self._files = max((int(name.removeprefix("snapshot-")) for name in found), default=0)

@@ -29,7 +29,8 @@ class Timeline:
     @property
     def scores(self) -> dict[str, float]:
         """The newest held-out scores."""
-        return self.log.held_out[max(self.log.held_out)] if self.log.held_out else {}
+        measured = list(self.log.held_out.values())  # a copy: training goes on meanwhile
+        return measured[-1] if measured else {}
 
     def state(self) -> dict:
         """All of it as plain values and tensors, for a checkpoint."""

@@ -5,13 +5,15 @@ A snapshot is the state between two steps, before anything was done at the secon
 
 import threading
 import time
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from mslearn.checkpoint import random_state, set_random_state
 from mslearn.controls import VALUES, Event
 from mslearn.records import Log
-from mslearn.snapshots import Snapshot, Snapshots, copied, expected_bytes, first_whole
+from mslearn.snapshots import Snapshot, Snapshots, copied, expected_bytes
 
 HELD = -1  # the number of no timeline: what the guard left, until its proposal is answered
 
@@ -154,10 +156,10 @@ class Travel:
         if self.snapshots is None:
             return []
         return [
-            self.snapshots.get(number, at)
+            found
             for number, upto in self.family.past()
             for at in reversed(self.snapshots.steps(number))
-            if at <= min(step, upto)
+            if at <= min(step, upto) and (found := self.snapshots.get(number, at))
         ]
 
     def _whole(self, step: int) -> tuple[Snapshot, dict, dict]:
@@ -210,3 +212,13 @@ class Travel:
         self.events.append(event)
         if name in VALUES:
             self.family.now.events.append(event)
+
+
+def first_whole(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, dict, dict] | None:
+    """The first that can be read, with its weights and state; damaged ones are warned of."""
+    for snapshot in snapshots:
+        try:
+            return snapshot, *snapshot.read()
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{error}; the snapshot before it is taken", stacklevel=2)
+    return None

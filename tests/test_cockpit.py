@@ -480,6 +480,30 @@ class TestCode:
             tiny_run(schedule=constant(0.1)).as_code("my schedule")
 
 
+def test_who_looks_on_from_another_thread_is_never_disturbed():
+    run = tiny_run(
+        snapshots=Snapshots(0.2, every=1), evaluate=lambda *_: {"x": 1.0}, evaluate_every=1
+    )
+    faults, over = [], threading.Event()
+
+    def look():
+        try:
+            while not over.is_set():
+                run.reachable(), str(run.family), run.log.column("loss"), list(run.log)
+        except BaseException as error:
+            faults.append(error)
+
+    onlooker = threading.Thread(target=look)
+    onlooker.start()
+    for record in run.train(150):
+        if record.step % 40 == 20 and len(run.events) < 8:
+            run.controls.rewind = record.step - 15
+            run.controls.branch = (f"b{len(run.events)}",)
+    over.set()
+    onlooker.join()
+    assert not faults and len(run.events) == 8
+
+
 def test_an_evaluation_that_draws_random_numbers_changes_no_bit_of_the_training(undisturbed):
     run = tiny_run(evaluate=lambda *_: {"x": float(torch.rand(()))}, evaluate_every=3)
     assert losses(finish(run, STEPS)) == losses(undisturbed)

@@ -169,6 +169,17 @@ class TestOnDisk:
         pool.cut(0)
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_full_disk_costs_a_snapshot_and_not_the_run(self, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr("mslearn.snapshots.write_state", full)
+        run = tiny_run(snapshots=Snapshots(0.6, tmp_path, every=2))
+        with pytest.warns(UserWarning, match=r"no space left.*snapshot of step 0 is lost"):
+            finish(run, 40)
+        assert run.step == 40 and run.reachable()[-1] == 40
+        assert run.snapshots.used <= run.snapshots.budget // 2
+
     def new(self, folder):
         return tiny_run(
             snapshots=Snapshots(0.6, folder / "snapshots", every=2),
