@@ -83,19 +83,21 @@ function stepAxis(width, last, log) {
 
 // One vertical stroke from the least to the greatest where several points share a pixel; `range` is
 // [from, to) among the points. A stepped line holds each value until the next, as a rate does.
-function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = [], range = [0, steps.length], stepped = false }) {
+function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = [], range = [0, steps.length], stepped = false, round = false }) {
   const { pen, x } = frame;
   pen.strokeStyle = colour;
   pen.lineWidth = width;
   pen.globalAlpha = alpha;
   pen.lineJoin = "round";
+  pen.lineCap = round ? "round" : "butt";
   pen.setLineDash(dash);
   pen.beginPath();
   let on = false, held = NaN;
-  for (let i = range[0]; i < range[1]; ) {
+  const to = Math.min(range[1], steps.length);
+  for (let i = range[0]; i < to; ) {
     const pixel = Math.round(x(steps[i]));
     let low = Infinity, high = -Infinity, end = NaN;
-    for (; i < range[1] && Math.round(x(steps[i])) === pixel; i++) {
+    for (; i < to && Math.round(x(steps[i])) === pixel; i++) {
       if (!finite(values[i])) continue;
       low = Math.min(low, values[i]);
       high = Math.max(high, values[i]);
@@ -109,6 +111,7 @@ function line(frame, steps, values, y, { colour, width = 2, alpha = 1, dash = []
     held = end;
   }
   pen.stroke();
+  pen.lineCap = "butt";
   pen.setLineDash([]);
   pen.globalAlpha = 1;
 }

@@ -45,6 +45,12 @@ function hear(view, state) {
 }
 
 function showWords(parts, view, family, setup) {
+  if (setup.guessing) {
+    const ends = [view.guess[0], view.guess.at(-1)].filter(Boolean).map(([step, loss]) => `${brief(loss)} at step ${step}`);
+    parts.canvas.setAttribute("aria-label", `${setup.title}: ${ends.length ? `loss ${ends.join(", ")}` : "nothing is predicted yet"}`);
+    if (parts.points.getAttribute("aria-invalid") !== "true") parts.phase.textContent = "";
+    return undefined;
+  }
   const line = family.lines.get(family.current), n = line?.step.length ?? 0, phase = view.over ? view.phase : view.paused ? "paused" : view.phase;
   const by = view.rate.value === null ? "by schedule" : "by hand", note = view.proposal ? "the guard has a proposal" : view.note;
   const text = note ? `${phase}: ${note}` : `${phase}, rate ${by}`;

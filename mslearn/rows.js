@@ -23,11 +23,11 @@ function rowsOf(family, setup, view) {
 }
 
 // How many steps wide: the whole plan, halved while the run is in its first part, so that early
-// steps can be seen and the axis moves six times at the most.
-function horizon(family, steps) {
+// steps can be seen and the axis moves six times at the most. A prediction is shown whole.
+function horizon(family, steps, guess) {
   const furthest = Math.max(0, ...visible(family).map((line) => line.step.at(-1)));
   let last = Math.max(steps, furthest, 1);
-  for (let i = 0; i < 6 && furthest < 0.45 * last && last > 100; i++) last /= 2;
+  for (let i = 0; i < 6 && !guess && furthest < 0.45 * last && last > 100; i++) last /= 2;
   return last;
 }
 
@@ -37,7 +37,8 @@ function draw(canvas, family, setup, view) {
   const shares = rows.reduce((sum, row) => sum + SHARES[row.kind], 0), tree = setup.guessing ? 0 : 12 + BRANCH * Math.max(1, lines.length);
   const width = Math.max(320, canvas.clientWidth), height = Math.round(BOTTOM + TOP * rows.length + UNIT * shares + tree);
   const frame = { ...paper(canvas, width, height), width, family, setup, view, lines };
-  Object.assign(frame, stepAxis(width, horizon(family, setup.steps), view.on.logSteps), { last: horizon(family, setup.steps) });
+  frame.last = horizon(family, setup.steps, setup.guessing || view.guess.length > 0);
+  Object.assign(frame, stepAxis(width, frame.last, view.on.logSteps));
   let top = 0;
   const boxes = rows.map((row) => {
     const box = { ...row, top: top + TOP, bottom: top + TOP + UNIT * SHARES[row.kind] };

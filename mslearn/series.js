@@ -9,9 +9,9 @@ const TITLES = {
 };
 
 // Least and greatest of the finite values in [from, to).
-function extent(values, range = [0, values.length]) {
+function extent(values, range = [0, Infinity]) {
   let low = Infinity, high = -Infinity;
-  for (let i = range[0]; i < range[1]; i++) {
+  for (let i = range[0]; i < Math.min(range[1], values.length); i++) {
     const v = values[i];
     if (finite(v)) { low = Math.min(low, v); high = Math.max(high, v); }
   }
@@ -50,7 +50,7 @@ function contents(frame, box) {
   if (box.kind === "score") return { series: scores, extra };
   const earlier = view.on.earlier ? setup.earlier.map((run) => ({ steps: run.step, values: run.loss, colour: ink, width: 1.2, alpha: 0.28 })) : [];
   const ghosts = frame.lines.filter((each) => each.ghost && each.name === frame.family.current).map(({ ghost, ...each }) => ({ steps: ghost.step, values: ghost.smooth, colour: lineColour(each, frame), width: 1.4, alpha: 0.3, dash: [2, 4] }));
-  const guess = view.guess.length ? [{ steps: view.guess.map(([step]) => step), values: view.guess.map(([, loss]) => loss), colour: ink, width: 2.4, alpha: 0.85, dash: [1, 6], round: true }] : [];
+  const guess = view.guess.length ? [{ steps: view.guess.map(([step]) => step), values: view.guess.map(([, loss]) => loss), colour: ink, width: 3, alpha: 0.8, dash: [0, 7], round: true }] : [];
   const raw = own("loss").map((each) => ({ ...each, width: 1, alpha: each.alpha * 0.38 }));
   if (setup.start) extra.push(setup.start, setup.start * 0.25);
   return { series: [...earlier, ...ghosts, ...raw, ...own("smooth").map((each) => ({ ...each, width: each.current ? 2.4 : 1.8, reach: true })), ...scores, ...guess], extra };
@@ -68,7 +68,8 @@ function planned(frame) {
   if (wanted.value === null) return series;
   const ahead = wanted.mode === "factor" ? setup.plan.filter(([step]) => step > here).map(([step, rate]) => [step, rate * wanted.value]) : [[here, wanted.value], [setup.steps, wanted.value]];
   const colour = current ? lineColour(current, frame, 2) : colours[2];
-  return [...series, { steps: ahead.map(([step]) => step), values: ahead.map(([, rate]) => rate), colour, width: 1.6, alpha: 0.75, dash: [2, 3] }];
+  const ends = ahead.map(([step]) => step);
+  return [...series, { steps: ends, values: ahead.map(([, rate]) => rate), range: [0, before(ends, last) + 1], colour, width: 1.6, alpha: 0.75, dash: [2, 3] }];
 }
 
 function layerSeries({ family, setup, dark }, name) {

@@ -394,6 +394,7 @@ def test_a_prediction_is_drawn_before_the_run_and_lies_on_its_chart(browser, lab
     pilot.run(1)
     pilot.more_points(20)
     pilot.page.screenshot(path=SHOTS / "predicted.png")
+    pilot.button("Stop").click()
     pilot.run(2)
     pilot.run(3)
     assert "Predicted was" in pilot.picture.get_attribute("alt")
