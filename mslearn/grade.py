@@ -159,26 +159,20 @@ def _seen(entry: dict[str, Any]) -> str:
 
 def progress(chapter: str = "") -> None:
     """Print the best marks so far: of one chapter by exercise, or of the course by chapter."""
-    kept, every = read_json(home() / "progress.json"), {}
+    kept, total, possible = read_json(home() / "progress.json"), 0, 0
     for path in paths(chapter) if chapter else paths():
         of = worth(path)
         best = {key: min(kept.get(key, {}).get("marks", 0), of[key]) for key in of}
-        every.update({key: (best[key], of[key]) for key in of})
-        if not chapter:
+        total, possible = total + sum(best.values()), possible + sum(of.values())
+        if chapter:
+            for key, exercise in load(chapter).items():
+                state = "begun" if key in kept else "to do"
+                state = "done" if best[key] == of[key] else state
+                score = f"{best[key]} of {of[key]} marks{_seen(kept.get(key, {}))}"
+                print(f"{key} {exercise.title}: {state}, {score}")
+        else:
             done = sum(best[key] == of[key] for key in of)
             score = f"{sum(best.values())} of {sum(of.values())} marks"
-            print(
-                f"{path.stem[:2]} {path.stem[3:].replace('_', ' ')}: {score}, "
-                f"{done} of {len(of)} exercises done"
-            )
-    if chapter:
-        for key, exercise in load(chapter).items():
-            marks, of = every[key]
-            state = "done" if marks == of else "begun" if key in kept else "to do"
-            seen = _seen(kept.get(key, {}))
-            print(f"{key} {exercise.title}: {state}, {marks} of {of} marks{seen}")
-    print(
-        "Together: {} of {} marks".format(
-            *(sum(each) for each in zip(*every.values(), strict=True))
-        )
-    )
+            topic = path.stem[3:].replace("_", " ")
+            print(f"{path.stem[:2]} {topic}: {score}, {done} of {len(of)} exercises done")
+    print(f"Together: {total} of {possible} marks")

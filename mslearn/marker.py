@@ -22,7 +22,7 @@ from mslearn.judge import Case, Place, Row, mark
 from mslearn.remote import Limits
 
 OWN_MEMORY = 4 << 30  # bytes that rules may take for what they compare
-MOST_BREAKS = 5  # properties of one notebook that may bring the process down
+MOST_BREAKS = 3  # properties of one notebook that may bring the process down
 TOO_LARGE = "to read it takes more memory or time than there is"
 Event = dict[str, Any]
 

@@ -193,6 +193,16 @@ class TestAgain:
 
 
 class TestRefusals:
+    def test_a_fault_of_ours_costs_nobody_marks(self, submissions, tmp_path, monkeypatch, capsys):
+        def fail(*given):
+            raise RuntimeError("a worker does not start")
+
+        monkeypatch.setattr("mslearn.marker.Marker.mark", fail)
+        assert main(["grade", str(submissions), "--out", str(tmp_path)]) == 1
+        assert "a worker does not start" in (said := capsys.readouterr().err)
+        assert "run the same command again" in said
+        assert not (tmp_path / "gradebook.csv").exists()
+
     def test_without_a_sandbox_it_says_how_to_get_one(
         self, submissions, tmp_path, monkeypatch, capsys
     ):

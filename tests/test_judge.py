@@ -1,12 +1,16 @@
 """Marking one notebook: what runs, what is compared with what, and who gets marks for what."""
 
+import sys
+from subprocess import PIPE, Popen
+
 import pytest
 import torch
 import toyset
 
 from mslearn.exercises import ExerciseSet
-from mslearn.judge import BROKE_US, TO_DO
+from mslearn.judge import BROKE_US, TO_DO, Case, mark
 from mslearn.remote import Limits
+from mslearn.submission import Notebook
 
 KEYS = ("97.1", "97.2", "97.3", "97.4")
 WRONG_SOFTMAX = "def softmax(z):\n    return z.exp()"
@@ -151,6 +155,14 @@ class TestWhenTheProcessEnds:
         cells = ["def softmax(z):\n    while True: pass"]
         found = toyset.verdicts(toy, cells, Limits(call=20.0, total=4.0))
         assert "the time for one notebook (4 s)" in found["97.1", 0].reason
+
+    def test_a_worker_that_does_not_start_is_nobodys_fault(self, toy, right):
+        def start():
+            return Popen([sys.executable, "-c", "pass"], stdin=PIPE, stdout=PIPE)
+
+        case = Case(Notebook((right["97.1"],), "97"), toy, start)
+        with pytest.raises(RuntimeError, match="a worker does not start"):
+            list(mark(case))
 
     def test_marking_is_taken_up_with_the_verdicts_from_before(self, toy, right):
         before = toyset.verdicts(toy, list(right.values()))
