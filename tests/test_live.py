@@ -7,6 +7,7 @@ import threading
 import time
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
+from mslearn import live as live_module
 from mslearn.account import describe, pins, smooth
 from mslearn.device import Device
 from mslearn.guess import Guess, in_words, sound, start_loss
@@ -417,6 +419,51 @@ class TestGuess:
     def test_nonsense_typed_in_a_cell_is_refused_in_words(self):
         with pytest.raises(ValueError, match="a prediction is"):
             Guess(make_run(), STEPS, {0: float("nan")})
+
+
+class Place:
+    """Where a notebook would show something; keeps what it was given."""
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, what):
+        self.shown.append(what)
+
+
+class TestWithoutLiveControl:
+    """A page that cannot show widgets never says hello: it gets pictures."""
+
+    @pytest.fixture
+    def place(self, monkeypatch):
+        place = Place()
+        monkeypatch.setattr(live_module, "_show", lambda widget: (None, None, place))
+        monkeypatch.setattr(live_module, "NO_PAGE", 0.0)
+        return place
+
+    def test_a_picture_of_the_run_under_way_stands_in_for_the_panel(self, place):
+        live = Live(make_run(pause=0.01), 20_000)
+        until(lambda: place.shown)
+        assert "running at step" in place.shown[0].alt
+        live.stop()
+
+    def test_where_a_page_has_answered_the_panel_stays_until_the_end(self, place):
+        live = Live(make_run(pause=0.005), STEPS)
+        act(live, "hello", page=1)
+        live.wait()
+        assert all("finished" in picture.alt for picture in place.shown[1:])
+        assert live.run.attended
+
+    def test_colab_is_asked_to_show_widgets(self, monkeypatch):
+        asked = []
+        colab = SimpleNamespace(
+            output=SimpleNamespace(enable_custom_widget_manager=lambda: asked.append(True))
+        )
+        monkeypatch.setitem(sys.modules, "google.colab", colab)
+        monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace())
+        monkeypatch.setattr("IPython.display.display", lambda *a, **k: Place())
+        live_module._show(None)
+        assert asked == [True]
 
 
 class TestEarlierRuns:
