@@ -182,3 +182,10 @@ def test_every_rule_draws_the_same_inputs_from_a_seed(log_softmax):
         grade.mark(log_softmax, lambda z: seen.append(z.clone()) or z, seed=4)
     half = len(seen) // 2
     assert all(torch.equal(a, b) for a, b in zip(seen[:half], seen[half:], strict=True))
+
+
+@pytest.mark.parametrize("path", exercises.paths(), ids=lambda path: path.stem)
+def test_every_set_is_proved(path):
+    proof = Path(__file__).with_name(f"test_{path.stem[:2]}_exercises.py")
+    assert f'prove("{path.stem[:2]}"' in proof.read_text("utf-8")
+    assert (path.parent.parent / "exercises" / path.name).exists()
