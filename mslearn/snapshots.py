@@ -224,10 +224,11 @@ class Snapshots:
             path = self.folder / f"snapshot-{self._files:06d}"
             try:
                 write_state(path, *oldest.content, {"step": oldest.step})
-                oldest.path, oldest.content = path, None
             except OSError as error:  # a full disk must not end the training
-                warnings.warn(f"{error}; the snapshot of step {oldest.step} is lost", stacklevel=2)
-                self._replace({k: other for k, other in self._all.items() if other is not oldest})
+                warnings.warn(f"{error}; from here on snapshots stay in memory", stacklevel=4)
+                self.folder = None
+                return
+            oldest.path, oldest.content = path, None
 
     def index(self) -> list[tuple]:
         """What lies on the disk, for a checkpoint."""

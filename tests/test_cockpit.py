@@ -183,7 +183,7 @@ class TestRewind:
         assert all(torch.equal(*pair) for pair in zip(ours, copies, strict=True))
 
     def test_the_rate_in_the_hand_goes_back_too(self):
-        run = driven([(9, "lr", 0.02), (24, "lr", 0.5), (24, "factor", 2.0), (40, "rewind", 20)])
+        run = driven([(9, "lr", 0.02), (24, "lr", 0.1), (24, "factor", 2.0), (40, "rewind", 20)])
         assert rates(run)[10:] == [0.02] * 50
         assert run.controls.lr == 0.02 and run.controls.factor == 1.0
         assert [event.value for event in run.family.now.events] == [0.02]
@@ -261,7 +261,7 @@ class TestBranch:
         run = driven([(30, "branch", ["b"])], 50)
         run.switch("main")
         run.rewind(10)
-        run.controls.lr = 0.5  # another past from here on
+        run.controls.lr = 0.1  # another past from here on
         finish(run, 30)
         run.switch("b")
         assert run.rewind(24) == 20
