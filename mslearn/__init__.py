@@ -41,6 +41,7 @@ ORDER = (
     "watch",
     "controls",
     "driven",
+    "states",
     "snapshots",
     "timeline",
     "travel",

@@ -48,9 +48,11 @@ class Cockpit(Guarded):
     def follow(self, events: Iterable) -> None:
         """Let a script drive: (step, name, value) in order, each at its step as by a hand.
 
-        It does not wait where it says paused. The guard is on; the script may answer it.
+        It does not wait where it says paused. The guard is on; the script may answer it. A run that
+        was resumed goes on with what it has not yet done.
         """
         self.script = Script(events)
+        self.script.pass_over(self.events)
 
     def replay(self, events: Iterable | Path | str, until: int | None = None) -> "Cockpit":
         """Do again all that was recorded, by nobody's hand, and end where it ended.

@@ -136,6 +136,12 @@ class Script:
     def __len__(self) -> int:
         return len(self._left)
 
+    def pass_over(self, done: Iterable[Event]) -> None:
+        """Leave out what stands first and was done already, as step and name say."""
+        acts = iter([(event.step, event.name) for event in done])
+        while self._left and (self._left[0].step, self._left[0].name) in acts:  # in their order
+            self._left.popleft()
+
     def answers(self) -> bool:
         """Whether the next event answers the guard."""
         return bool(self._left) and self._left[0].name == "answer"

@@ -10,55 +10,13 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from mslearn.checkpoint import read_state, write_state
+from mslearn.states import copied, n_bytes
 
 MB = 1_000_000
 MOST = 256  # to look through them all must stay cheap, however small they are
 Key = tuple[int, int]  # (number of the timeline, step)
-
-
-def copied(tree: Any) -> Any:
-    """A copy in the computer's own memory that shares no tensor, list or dict with `tree`."""
-    if isinstance(tree, Tensor):
-        return tree.detach().to("cpu", copy=True)
-    if isinstance(tree, dict):
-        return {key: copied(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(copied(value) for value in tree)
-    return tree
-
-
-def n_bytes(tree: Any) -> int:
-    """Memory that a tree of tensors and plain values takes, about 32 bytes a plain value."""
-    if isinstance(tree, Tensor):
-        return tree.nbytes + 64
-    if isinstance(tree, dict):
-        return 64 + sum(32 + n_bytes(value) for value in tree.values())
-    if isinstance(tree, list | tuple):
-        return 64 + sum(8 + n_bytes(value) for value in tree)
-    return 32
-
-
-def expected_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """About what a snapshot will take, also before the first step has made the averages.
-
-    An optimiser that is not known by its settings is taken to keep one average.
-    """
-    total = n_bytes(model.state_dict())
-    for group in optimizer.param_groups:
-        if group.get("muon"):
-            averages = 1
-        elif "betas" in group:
-            averages = 2
-        else:
-            averages = int(bool(group.get("momentum", 1)))
-        total += averages * sum(p.nbytes for p in group["params"])
-    return total
 
 
 @dataclass(eq=False)
@@ -67,7 +25,8 @@ class Snapshot:
 
     step: int
     n_bytes: int
-    content: tuple[dict, dict] | None
+    name: str  # of its folder, if it comes to that
+    content: tuple[dict, dict] | None = None
     path: Path | None = None
 
     def read(self) -> tuple[dict, dict]:
@@ -110,7 +69,7 @@ class Snapshots:
         self.seconds = 0.0  # what one costs, smoothed
         self._all: dict[Key, Snapshot] = {}
         self._begun, self._taken_at = False, -float("inf")
-        self._files = 0
+        self._made = 0
 
     def check_room(self, expected: int) -> None:
         """Raise ValueError, before the start, where not one snapshot of that size has room."""
@@ -150,7 +109,9 @@ class Snapshots:
         """Keep a copy of this state, dropping others to make room; False where there is none."""
         started = time.perf_counter()
         content = copied(weights), copied(state)
-        kept = self.put(timeline, Snapshot(step, n_bytes(content), content))
+        self._made += 1
+        name = f"snapshot-{self._made:06d}"
+        kept = self.put(timeline, Snapshot(step, n_bytes(content), name, content))
         self._taken_at = time.perf_counter()
         seconds = self._taken_at - started
         self.seconds = 0.7 * self.seconds + 0.3 * seconds if self.seconds else seconds
@@ -179,9 +140,8 @@ class Snapshots:
 
     def hand_over(self, timeline: int, heir: int, upto: int) -> None:
         """Give the snapshots up to a step to another timeline, and forget the rest of them."""
-        shared = {(heir, step): self.get(timeline, step) for step in self.steps(timeline)}
-        shared = {key: snapshot for key, snapshot in shared.items() if key[1] <= upto}
-        self._replace({**shared, **self._all})
+        steps = [step for step in self.steps(timeline) if step <= upto]
+        self._replace({**{(heir, at): self.get(timeline, at) for at in steps}, **self._all})
         self.cut(timeline)
 
     def _replace(self, kept: dict[Key, Snapshot]) -> None:
@@ -220,8 +180,7 @@ class Snapshots:
         in_memory = [s for s in dict.fromkeys(self._all.values()) if s.content]
         while total_bytes(in_memory) > self.budget // 2:
             oldest = in_memory.pop(0)
-            self._files += 1
-            path = self.folder / f"snapshot-{self._files:06d}"
+            path = self.folder / oldest.name
             try:
                 write_state(path, *oldest.content, {"step": oldest.step})
             except OSError as error:  # a full disk must not end the training
@@ -231,8 +190,8 @@ class Snapshots:
             oldest.path, oldest.content = path, None
 
     def index(self) -> list[tuple]:
-        """What lies on the disk, for a checkpoint."""
-        return [(*key, s.n_bytes, s.path.name) for key, s in self._all.items() if s.path]
+        """What lies on the disk or may come to lie there, for a checkpoint."""
+        return [(*key, s.n_bytes, s.name) for key, s in self._all.items()]
 
     def adopt(self, index: Iterable[tuple] = ()) -> None:
         """Start with what a checkpoint's index names and the folder still holds; clear the rest."""
@@ -241,10 +200,10 @@ class Snapshots:
             return
         found: dict[str, Snapshot] = {}
         for timeline, step, size, name in index:
+            self._made = max(self._made, int(name.removeprefix("snapshot-")))
             if (self.folder / name).is_dir():
-                found.setdefault(name, Snapshot(step, size, None, self.folder / name))
+                found.setdefault(name, Snapshot(step, size, name, None, self.folder / name))
                 self._all[timeline, step] = found[name]
         for path in self.folder.glob("*snapshot-*"):
             if path.name not in found:
                 shutil.rmtree(path, ignore_errors=True)
-        self._files = max((int(name.removeprefix("snapshot-")) for name in found), default=0)

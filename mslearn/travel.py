@@ -13,7 +13,8 @@ from typing import Any
 from mslearn.checkpoint import random_state, set_random_state
 from mslearn.controls import VALUES, Event
 from mslearn.records import Log
-from mslearn.snapshots import Snapshot, Snapshots, copied, expected_bytes
+from mslearn.snapshots import Snapshot, Snapshots
+from mslearn.states import copied, expected_bytes
 
 HELD = -1  # the number of no timeline: what the guard left, until its proposal is answered
 
@@ -91,11 +92,8 @@ class Travel:
             raise ValueError(f"there is a timeline {name!r} already; give this one another name")
         here = step is None or step == self.step
         found = None if here else self._whole(step)
-        self._leave()
-        if here:
-            snapshot = self.snapshots.get(self.family.now.number, self.step)
-        else:  # its file may have had to make room
-            snapshot = replace(found[0], content=found[1:], path=None)
+        self._leave(keep=self.step if here else found[0].step)
+        snapshot = self.snapshots.get(self.family.now.number, self.step) if here else found[0]
         moves = len(self.family.now.events) if here else found[2]["moves"]
         self._happened("branch", (name, snapshot.step))
         child = self.family.branch(name, snapshot.step)
@@ -172,11 +170,13 @@ class Travel:
             )
         return found
 
-    def _leave(self) -> None:
-        """Keep the present of the current timeline, for coming back to it."""
-        taken = self.snapshots.take(
-            self.family.now.number, self.step, self.model.state_dict(), self.moment()
-        )
+    def _leave(self, keep: int | None = None) -> None:
+        """Hold the present of the current timeline, for coming back to it; not at the cost of the
+        step `keep`."""
+        wanted, number = self.snapshots.wanted, self.family.now.number
+        self.snapshots.wanted = wanted | {keep}
+        taken = self.snapshots.take(number, self.step, self.model.state_dict(), self.moment())
+        self.snapshots.wanted = wanted
         if not taken:
             raise ValueError(
                 "the budget of snapshots has no room for another timeline; drop one, or give the "

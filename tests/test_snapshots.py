@@ -12,7 +12,8 @@ from toys import finish, make_run, same_weights, tiny_run
 
 from mslearn.checkpoint import Checkpoints
 from mslearn.records import Log, Record
-from mslearn.snapshots import MB, MOST, Snapshots, copied, expected_bytes, n_bytes
+from mslearn.snapshots import MB, MOST, Snapshots
+from mslearn.states import copied, expected_bytes, n_bytes
 
 ONE = {"w": torch.zeros(1000)}
 SIZE = n_bytes((ONE, {}))

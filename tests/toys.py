@@ -36,12 +36,11 @@ def make_run(folder=None, save_every: int = 0, loss=noisy_loss, **more) -> Run:
         model,
         Batches(tokens(), context=16, batch_size=4),
         muon_and_adamw(model, lr=0.02, adam_lr=0.01),
-        schedule=warmup_stable_decay(0.02, 3, STEPS),
         loss=loss,
         device=CPU,
         checkpoints=Checkpoints(folder) if folder else None,
         save_every=save_every,
-        **more,
+        **{"schedule": warmup_stable_decay(0.02, 3, STEPS), **more},
     )
 
 
