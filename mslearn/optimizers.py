@@ -11,11 +11,11 @@ from pathlib import Path
 from torch.optim import Optimizer
 
 from mslearn import data
+from mslearn.account import smooth
 from mslearn.band import wiki_corpus
 from mslearn.batches import Batches, Corpus, HeldOut
 from mslearn.device import Device, pick
 from mslearn.optim import SGD, Adam, AdamW, RMSProp, muon_and_adamw
-from mslearn.picture import smooth
 from mslearn.recipes import Recipe
 from mslearn.run import Run
 from mslearn.schedules import warmup_stable_decay
