@@ -150,7 +150,8 @@ function showControls(parts, view, used) {
     const busy = document.activeElement;
     if (busy !== parts.slider || !byHand) parts.slider.value = now > 0 ? Math.log10(now) : parts.slider.min;
     if (busy !== parts.typed) parts.typed.value = written({ mode: view.rate.mode, value: now });
-    parts.slider.setAttribute("aria-valuetext", `${written({ mode: view.rate.mode, value: now })}${factor ? " times the schedule" : ""}, ${byHand ? "by hand" : "by schedule"}`);
+    const unit = factor ? " times the schedule" : "", whose = byHand ? "by hand" : "by schedule";
+    parts.slider.setAttribute("aria-valuetext", `${written({ mode: view.rate.mode, value: now })}${unit}, ${whose}`);
   }
   for (const part of ["mode", "slider", "typed", "pause", "single", "stop", "note", "pin", "title", "branch"]) parts[part].disabled = over;
   parts.follow.disabled = over || !byHand;

@@ -29,7 +29,8 @@ function listenToTime(parts, act, view, family) {
   });
   parts.time.addEventListener("keydown", (event) => {
     const from = view.aim ?? here(), steps = family.snapshots;
-    const to = { ArrowLeft: reachable(family, from - 1), ArrowDown: reachable(family, from - 1), ArrowRight: steps.find((each) => each > from), ArrowUp: steps.find((each) => each > from), Home: steps[0] };
+    const back = reachable(family, from - 1), on = steps.find((each) => each > from);
+    const to = { ArrowLeft: back, ArrowDown: back, ArrowRight: on, ArrowUp: on, Home: steps[0] };
     if (event.key === "Enter" && view.aim !== null) parts.rewind.click();
     else if (event.key === "Escape") aim(null);
     else if (event.key in to) aim(to[event.key] ?? (event.key in { ArrowRight: 1, ArrowUp: 1 } ? null : (steps[0] ?? null)));
@@ -76,11 +77,15 @@ function showTable(table, family, view, act) {
   if (table.dataset.made !== made) {
     table.dataset.made = made;
     const heads = ["timeline", "from", "step", "rate", "loss", ...scores.map((name) => `held out: ${words(name)}`), ""];
-    table.replaceChildren(make("caption", {}, "Timelines"), make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...lines.map((line) => tableRow(line, scores, act))));
+    const top = make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)));
+    const body = make("tbody", {}, ...lines.map((line) => tableRow(line, scores, act)));
+    table.replaceChildren(make("caption", {}, "Timelines"), make("thead", {}, top), body);
   }
   lines.forEach((line, i) => {
     const row = table.tBodies[0].rows[i], held = scoresOf(line), last = line.step.length - 1, current = line.name === family.current;
-    const cells = [line.parent === null ? "the start" : `${line.parent}, step ${line.born}`, last + 1 ? line.step[last] + 1 : line.born, last < 0 ? "" : show(line.rate[last]), last < 0 ? "" : line.smooth[last].toFixed(3), ...scores.map((name) => (name in held ? held[name].toFixed(3) : ""))];
+    const from = line.parent === null ? "the start" : `${line.parent}, step ${line.born}`;
+    const numbers = last < 0 ? [line.born, "", ""] : [line.step[last] + 1, show(line.rate[last]), line.smooth[last].toFixed(3)];
+    const cells = [from, ...numbers, ...scores.map((name) => (name in held ? held[name].toFixed(3) : ""))];
     cells.forEach((text, k) => { if (row.cells[k + 1].textContent !== String(text)) row.cells[k + 1].textContent = text; });
     row.cells[0].firstChild.style.background = view.drawn.colours[line.number % view.drawn.colours.length];
     row.toggleAttribute("aria-current", current);

@@ -29,8 +29,8 @@ function listenToGuess(parts, act, view, setup) {
     const point = place(event);
     if (point === null) return;
     const [low, high] = [Math.min(from ?? point[0], point[0]), Math.max(from ?? point[0], point[0])];
-    view.guess = [...view.guess.filter(([step]) => step < low || step > high || step === from), point].filter(([step], i, all) => all.findIndex(([other]) => other === step) === i || step !== point[0]);
-    view.guess.sort((a, b) => a[0] - b[0]);
+    const others = view.guess.filter(([step]) => step !== point[0] && (step < low || step > high || step === from));
+    view.guess = [...others, point].sort((a, b) => a[0] - b[0]); // what the pen went over is drawn anew
     from = point[0];
     view.redraw();
   };

@@ -95,7 +95,8 @@ function listenToChart(parts, view, family) {
     event.preventDefault();
     read((view.pointer ?? line.step.at(-1)) + move * Math.max(1, Math.round(view.drawn.last / 100)));
     const i = Math.max(0, before(line.step, view.pointer + 1) - 1);
-    parts.reading.textContent = `step ${line.step[i]}: loss ${line.loss[i].toFixed(3)}, smoothed ${line.smooth[i].toFixed(3)}, rate ${show(line.rate[i])}, gradient norm ${brief(line.grad[i])}`;
+    const losses = `loss ${line.loss[i].toFixed(3)}, smoothed ${line.smooth[i].toFixed(3)}`;
+    parts.reading.textContent = `step ${line.step[i]}: ${losses}, rate ${show(line.rate[i])}, gradient norm ${brief(line.grad[i])}`;
   });
   for (const each of parts.views)
     each.addEventListener("click", () => { view.on[each.dataset.view] = !view.on[each.dataset.view]; view.redraw(); });

@@ -45,15 +45,19 @@ function contents(frame, box) {
   if (box.kind === "gradient") return { series: own("grad", 3).map((each) => ({ ...each, width: 1.3 })), extra };
   if (box.kind === "rate") return { series: [...planned(frame), ...own("rate", 2).map((each) => ({ ...each, stepped: true, width: each.current ? 2.2 : 1.4 }))], extra };
   const held = frame.lines.map((each) => [each, each.held.filter((point) => point.name === box.name)]).filter(([, points]) => points.length);
-  const scores = strands({ ...frame, lines: held.map(([each]) => each) }, (each) => stepsOf(each, box.name), (each) => valuesOf(each, box.name), 1).map((each) => ({ ...each, dots: true }));
+  const scored = { ...frame, lines: held.map(([each]) => each) }, steps = (each) => stepsOf(each, box.name), values = (each) => valuesOf(each, box.name);
+  const scores = strands(scored, steps, values, 1).map((each) => ({ ...each, dots: true }));
   if (setup.band?.of === box.name) extra.push(...setup.band.low, ...setup.band.high.filter((_, i) => setup.band.steps[i] <= last));
   if (box.kind === "score") return { series: scores, extra };
   const earlier = view.on.earlier ? setup.earlier.map((run) => ({ steps: run.step, values: run.loss, colour: ink, width: 1.2, alpha: 0.28 })) : [];
-  const ghosts = frame.lines.filter((each) => each.ghost && each.name === frame.family.current).map(({ ghost, ...each }) => ({ steps: ghost.step, values: ghost.smooth, colour: lineColour(each, frame), width: 1.4, alpha: 0.3, dash: [2, 4] }));
-  const guess = view.guess.length ? [{ steps: view.guess.map(([step]) => step), values: view.guess.map(([, loss]) => loss), colour: ink, width: 3, alpha: 0.8, dash: [0, 7], round: true }] : [];
+  const left = frame.lines.filter((each) => each.ghost && each.name === frame.family.current);
+  const ghosts = left.map((each) => ({ steps: each.ghost.step, values: each.ghost.smooth, colour: lineColour(each, frame), width: 1.4, alpha: 0.3, dash: [2, 4] }));
+  const drawn = { steps: view.guess.map(([step]) => step), values: view.guess.map(([, loss]) => loss) };
+  const guess = view.guess.length ? [{ ...drawn, colour: ink, width: 3, alpha: 0.8, dash: [0, 7], round: true }] : [];
   const raw = own("loss").map((each) => ({ ...each, width: 1, alpha: each.alpha * 0.38 }));
   if (setup.start) extra.push(setup.start, setup.start * 0.25);
-  return { series: [...earlier, ...ghosts, ...raw, ...own("smooth").map((each) => ({ ...each, width: each.current ? 2.4 : 1.8, reach: true })), ...scores, ...guess], extra };
+  const smooth = own("smooth").map((each) => ({ ...each, width: each.current ? 2.4 : 1.8, reach: true }));
+  return { series: [...earlier, ...ghosts, ...raw, ...smooth, ...scores, ...guess], extra };
 }
 
 const stepsOf = (each, name) => each.held.filter((point) => point.name === name).map((point) => point.step);
@@ -66,7 +70,8 @@ function planned(frame) {
   series.push({ steps, values: rates, colour: ink, width: 1.3, alpha: 0.45, dash: [5, 4], range: [0, before(steps, last) + 1] });
   const current = family.lines.get(family.current), here = current?.step.at(-1) ?? 0, wanted = view.proposed ?? view.rate;
   if (wanted.value === null) return series;
-  const ahead = wanted.mode === "factor" ? setup.plan.filter(([step]) => step > here).map(([step, rate]) => [step, rate * wanted.value]) : [[here, wanted.value], [setup.steps, wanted.value]];
+  const multiple = setup.plan.filter(([step]) => step > here).map(([step, rate]) => [step, rate * wanted.value]);
+  const ahead = wanted.mode === "factor" ? multiple : [[here, wanted.value], [setup.steps, wanted.value]];
   const colour = current ? lineColour(current, frame, 2) : colours[2];
   const ends = ahead.map(([step]) => step);
   return [...series, { steps: ends, values: ahead.map(([, rate]) => rate), range: [0, before(ends, last) + 1], colour, width: 1.6, alpha: 0.75, dash: [2, 3] }];
@@ -85,7 +90,8 @@ function axisFor({ view, lines, setup }, box, values) {
   const sound = values.filter(finite), low = Math.min(...sound), high = Math.max(...sound);
   const log = box.kind === "loss" ? view.on.logLoss : box.kind !== "score", positive = sound.filter((v) => v > 0);
   if (!sound.length) return log ? logAxis(0.1, 1) : linearAxis(0, 1);
-  if (log) return positive.length ? logAxis(Math.max(Math.min(...positive), Math.max(...positive) / (box.kind === "layers" ? 1e5 : 3e3)), Math.max(...positive)) : logAxis(0.1, 1);
+  if (log && !positive.length) return logAxis(0.1, 1);
+  if (log) return logAxis(Math.max(Math.min(...positive), high / (box.kind === "layers" ? 1e5 : 3e3)), high);
   if (box.kind !== "loss") return linearAxis(low, high);
   const start = Math.max(setup.start ?? 0, ...lines.map((each) => Math.max(...each.loss.slice(0, 10).filter(finite), 0)));
   return linearAxis(low, Math.min(high, start > 0 ? start + 0.6 * Math.max(start - low, 0.2 * start) : high), 5);
@@ -154,11 +160,10 @@ function drawValue(frame, box) {
     return i < (s.range?.[0] ?? 0) || !finite(s.values[i]) || (s.dots && step - s.steps[i] > frame.last / 4) ? [] : [[s.values[i], s]];
   });
   const last = box.kind === "layers" ? texts : texts.filter(([, s], k) => texts.findIndex(([, t]) => Boolean(t.dots) === Boolean(s.dots)) === k);
-  const gap = 14, span = gap * last.length;
   last.forEach(([value, s], k) => {
     const text = `${s.name ? s.name + " " : ""}${brief(value)}${s.dots && box.kind === "loss" ? " held out" : ""}`;
-    const y = box.kind === "layers" ? box.top + 8 + k * Math.min(gap, (box.bottom - box.top - 8) / last.length) : Math.min(box.bottom - 6, Math.max(box.top + 6, box.y(value) - 10 + (s.dots ? 22 : 0)));
+    const listed = box.top + 8 + k * Math.min(14, (box.bottom - box.top - 8) / last.length), beside = box.y(value) - 10 + (s.dots ? 22 : 0);
+    const y = box.kind === "layers" ? listed : Math.min(box.bottom - 6, Math.max(box.top + 6, beside));
     label(frame, text, x(step) + (right ? -8 : 8), y, right ? "right" : "left", s.colour);
   });
-  return span;
 }
