@@ -219,7 +219,8 @@ def live(pairs: int = 7, steps: int = 400, long: int = LONG) -> dict[str, Any]:
         "latency_ms": statistics.median(found["latencies_ms"]),
         "overhead_percent": found["overhead_percent"],
         "device": found["device"],
-        "runs": f"{MOVES} moves {where}, steps of 5 ms; {pairs} pairs of {steps} steps after {BEFORE} points",
+        "runs": f"{MOVES} moves {where}, steps of 5 ms; "
+        f"{pairs} pairs of {steps} steps after {BEFORE} points",
         **{key: found[key] for key in ("kept_percent", "bytes_a_point", "memory")},
         **{key: found[key] for key in ("latencies_ms", "ratios", "kept_ratios", "picture_seconds")},
     }
