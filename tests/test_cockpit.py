@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import finish, same_weights, tiny_run
 
+from mslearn.checkpoint import Checkpoints
 from mslearn.controls import WANTED, Controls, Event, Events, objection
 from mslearn.schedules import constant
 from mslearn.snapshots import Snapshots
@@ -226,8 +227,6 @@ class TestRewind:
         assert [sample.step for sample in run.log.layers] == [0, 4, 8, 12, 16]
 
     def test_with_checkpoints_a_new_process_resumes_where_it_went_back_to(self, tmp_path):
-        from mslearn.checkpoint import Checkpoints
-
         keep = {"checkpoints": Checkpoints(tmp_path), "save_every": 10}
         run = finish(tiny_run(snapshots=Snapshots(every=5), **keep), 40)
         run.rewind(22)
@@ -430,6 +429,23 @@ class TestScript:
         run = tiny_run(snapshots=Snapshots())
         run.follow(by_hand.events)
         assert losses(finish(run, STEPS)) == losses(by_hand)
+
+    def test_a_resumed_run_goes_on_with_what_it_has_not_yet_done(self, tmp_path):
+        script = [(10, "lr", 0.02), (20, "rewind", 15), (17, "lr", 0.01), (30, "lr", 0.02)]
+
+        def scripted(folder, steps):
+            run = tiny_run(
+                snapshots=Snapshots(every=5), checkpoints=Checkpoints(folder), save_every=9
+            )
+            run.resume()
+            run.follow(script)
+            return finish(run, steps)
+
+        whole = scripted(tmp_path / "whole", 40)
+        scripted(tmp_path / "parts", 29)
+        again = scripted(tmp_path / "parts", 40)
+        assert again.events == whole.events and len(again.events) == 4
+        assert losses(again) == losses(whole)
 
 
 class TestCode:
