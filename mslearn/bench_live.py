@@ -82,7 +82,7 @@ def tiny_run(seconds: float = 0.0) -> Run:
     )
 
 
-def measure_overhead(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
+def measure_overhead(pairs: int = 7, steps: int = 200) -> dict[str, Any]:
     """Cost of the chart and of what is kept for going back, after one round to warm up.
 
     Three runs in turn: the plain loop, the same with snapshots and a look at the layers, and the
@@ -182,7 +182,8 @@ def _measure_in_browser(pairs: int, steps: int, long: int) -> dict[str, Any]:
         pilot.run(3)
         used = [at for _, name, _, at in json.loads(pilot.output(3)) if name == "lr"]
         waits = [1e3 * (b - a) for a, b in zip(released, used, strict=True)]
-        pilot.run(4)
+        pilot.run(4, wait=False)
+        pilot.finish(4, seconds=3_600)
         found = json.loads(pilot.output(4))
         pilot.run(5, wait=False)
         pilot.reach(long // 10)
@@ -210,7 +211,7 @@ def _measure_in_kernel(pairs: int, steps: int, long: int) -> dict[str, Any]:
     return {**measure_overhead(pairs, steps), **found}
 
 
-def live(pairs: int = 7, steps: int = 400, long: int = LONG) -> dict[str, Any]:
+def live(pairs: int = 7, steps: int = 200, long: int = LONG) -> dict[str, Any]:
     """Measure on this machine: medians, and in `runs` what they are medians of."""
     browser = chromium()
     found = (_measure_in_browser if browser else _measure_in_kernel)(pairs, steps, long)

@@ -161,11 +161,11 @@ class Notebook:
         if wait:
             self._prompt(index, r"\[\d+\]:")
 
-    def _prompt(self, index: int, pattern: str) -> None:
+    def _prompt(self, index: int, pattern: str, seconds: float = 300) -> None:
         from playwright.sync_api import expect
 
         prompt = self.cells.nth(index).locator(".jp-InputPrompt").first
-        expect(prompt).to_have_text(re.compile(pattern), timeout=300_000)
+        expect(prompt).to_have_text(re.compile(pattern), timeout=1000 * seconds)
 
     def output(self, index: int) -> str:
         """The text under code cell `index`."""

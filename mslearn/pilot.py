@@ -110,9 +110,9 @@ class Pilot(Notebook):
             self.button("Follow schedule").click()
         self.says("by schedule$|: ")
 
-    def finish(self, cell: int) -> None:
+    def finish(self, cell: int, seconds: float = 300) -> None:
         """Wait until a cell has ended."""
-        self._prompt(cell, r"\[\d+\]:")
+        self._prompt(cell, r"\[\d+\]:", seconds)
 
     def restart(self) -> None:
         """Restart the kernel, as the menu does after its question."""
