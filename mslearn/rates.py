@@ -111,17 +111,27 @@ def by_shape(
 
 
 def overfit(
-    text: dict[str, Tokens], size: str, shape: str, rate: float, seed: int, device: Device
+    text: dict[str, Tokens],
+    n_bytes: int,
+    schedule: Schedule,
+    seed: int,
+    device: Device,
+    steps: int = GAP_STEPS,
+    every: int = GAP_EVERY,
+    scored: int = SCORED,
 ) -> dict:
-    """Many passes over little text: bits per byte of that text and of unseen text, as it goes."""
-    little = piece(text["train"], GAP_TEXTS[size], seed)
-    run = make_run(little, SHAPES[shape](rate, GAP_STEPS), seed, device)
+    """Many passes over little text: bits per byte of that text and of unseen text, as it goes.
+
+    Both are measured on at most `scored` bytes, after each `every` steps.
+    """
+    little = piece(text["train"], n_bytes, seed)
+    run = make_run(little, schedule, seed, device)
     seen, unseen = [], []
-    for record in run.train(GAP_STEPS):
-        if (record.step + 1) % GAP_EVERY == 0:
-            seen.append(score(run, little))
-            unseen.append(score(run, text["valid"]))
-    passes = round(GAP_STEPS / run.batches.steps_per_pass, 2)
+    for record in run.train(steps):
+        if (record.step + 1) % every == 0:
+            seen.append(score(run, little, scored))
+            unseen.append(score(run, text["valid"], scored))
+    passes = round(steps / run.batches.steps_per_pass, 2)
     return {"seen": seen, "unseen": unseen, "passes": passes}
 
 
@@ -155,7 +165,8 @@ def experiment(store: Store, base: Path | None = None) -> None:
 
     `base` is not used.
     """
-    text, device = texts(), store.device
+    text, store.device = texts(), exact(store.device)
+    device = store.device
     made_of = {"texts": {"wiki": data.load("wiki").sha256}}
 
     def cell(name: str, work: Callable[[], dict], **settings: float) -> None:
@@ -173,7 +184,7 @@ def experiment(store: Store, base: Path | None = None) -> None:
     for seed in store.seeds:
         for size, shape in (("32", "constant"), ("32", "linear"), ("256", "constant")):
             for rate in GAP_RATES:
-                found = (text, size, shape, rate, seed, device)
+                found = (text, GAP_TEXTS[size], SHAPES[shape](rate, GAP_STEPS), seed, device)
                 name = f"gap/{size}/{shape}/{rate}/{seed}"
                 cell(name, lambda f=found: overfit(*f), rate=rate, steps=GAP_STEPS)
         for kind, rate in SCALED.items():
