@@ -35,7 +35,7 @@ SHAPES: dict[str, Callable[[float, int], Schedule]] = {
     "bare": lambda peak, steps: constant(peak),
     "constant": lambda peak, steps: warmup_stable_decay(peak, WARMUP, steps, 0),
     "plateau": lambda peak, steps: ReduceOnPlateau(peak, 0.5, 1, 0.005, warmup=WARMUP),
-    "root": lambda peak, steps: inverse_sqrt(peak, WARMUP),
+    "inverse_sqrt": lambda peak, steps: inverse_sqrt(peak, WARMUP),
     "stable": lambda peak, steps: warmup_stable_decay(peak, WARMUP, steps, 0.3),
     "cosine": lambda peak, steps: warmup_cosine(peak, WARMUP, steps, 0),
     "linear": lambda peak, steps: warmup_linear(peak, WARMUP, steps),
