@@ -79,6 +79,7 @@ ORDER = (
     "pilot",
     "baseline",
     "bench_train",
+    "contenders",
     "bench_learn",
     "bench_generate",
     "bench_live",

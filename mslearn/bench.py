@@ -9,7 +9,7 @@ import torch
 
 from mslearn.bench_generate import generate
 from mslearn.bench_grade import grade
-from mslearn.bench_learn import learn
+from mslearn.bench_learn import RATES, learn
 from mslearn.bench_live import live
 from mslearn.bench_train import SHAPES, train
 
@@ -18,15 +18,18 @@ Result = dict[str, Any]
 NAMES = ("train", "learn", "generate", "live", "grade")
 
 
-def measurement(name: str, quick: bool = False, shape: str = "A") -> Callable[[], Result]:
+def measurement(
+    name: str, quick: bool = False, shape: str = "A", seconds: float = 60.0
+) -> Callable[[], Result]:
     """The measurement of a name; `quick` makes it short enough to try, and too noisy to quote."""
     if name not in NAMES:
         raise ValueError(f"no measurement {name!r}: choose one of {', '.join(NAMES)}")
     if name == "train":
         return lambda: train(shape, **({"pairs": 1, "steps": 1} if quick else {}))
     if name == "learn":
-        short = {"seconds": 5.0, "rates": (2e-3,), "seeds": (0,)}
-        return lambda: learn(**(short if quick else {}))
+        rates = {side: each[1:2] for side, each in RATES.items()}
+        short = {"seconds": 5.0, "rates": rates, "seeds": (0,)}
+        return lambda: learn(**(short if quick else {"seconds": seconds}))
     if name == "generate":
         return lambda: generate(**({"pairs": 1, "new": 48} if quick else {}))
     if name == "grade":
@@ -68,6 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--quick", action="store_true", help="few runs, to try whether it works")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="A", help="sizes for `train`")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="CPU-seconds a run for `learn` (default 60)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
 
 
@@ -77,7 +83,7 @@ def command(arguments: argparse.Namespace) -> int:
         if arguments.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    result = measurement(arguments.name, arguments.quick, arguments.shape)()
+    result = measurement(arguments.name, arguments.quick, arguments.shape, arguments.seconds)()
     print(table(arguments.name, result))
     if arguments.json:
         print(json.dumps(result))

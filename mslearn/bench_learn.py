@@ -2,125 +2,43 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from mslearn import data
 from mslearn.band import SMALL
-from mslearn.baseline import Baseline, Characters, plain_adamw
-from mslearn.batches import Batches, HeldOut, Tokens
-from mslearn.bpe import BPE
-from mslearn.device import Device, pick
-from mslearn.optim import muon_and_adamw
+from mslearn.batches import HeldOut
+from mslearn.contenders import Clock, Side, baseline_side, bpe_text, character_text, our_side
+from mslearn.device import pick
 from mslearn.recipes import Recipe
 from mslearn.run import Run
-from mslearn.schedules import Schedule, warmup_cosine, warmup_stable_decay
-from mslearn.transformer import Config
 
-Clock = Callable[[], float]
 Texts = Mapping[str, list[str]]
 
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # the baseline's, tried on the validation split
+# Tried on the validation split, four for each side.
+RATES = {
+    "baseline": (1e-3, 2e-3, 4e-3, 8e-3),
+    "adamw": (2.5e-3, 5e-3, 1e-2, 2e-2),
+    "muon": (0.02, 0.04, 0.08, 0.16),
+}
 SEEDS = (0, 1)
 # The text at a step of nanoGPT's recipe for a CPU. With the larger batch and context of ours, the
 # baseline would make a third of the steps in the same time, and learn far less from them.
 PLAIN = replace(SMALL, context=64, batch_size=12)
-TICKS = 1000
-
-
-class Budget:
-    """CPU seconds in place of steps: the schedule over them, and whether they are spent.
-
-    The clock counts the processor time of this process, so that a busy machine takes nothing away.
-    It starts at the first step.
-    """
-
-    def __init__(self, seconds: float, schedule: Schedule, clock: Clock) -> None:
-        self.seconds, self.schedule, self.clock = seconds, schedule, clock
-        self.started: float | None = None
-
-    @property
-    def share(self) -> float:
-        """What has been spent of the whole, from 0."""
-        return 0.0 if self.started is None else (self.clock() - self.started) / self.seconds
-
-    def __call__(self, step: int) -> float:
-        """The rate now: the schedule's, had it as many steps as a thousand parts of the budget."""
-        if self.started is None:
-            self.started = self.clock()
-        return self.schedule(min(TICKS - 1, int(TICKS * self.share)))
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two: text as tokens, and the CPU seconds that making its vocabulary took.
-
-    `run(rate, seed, seconds)` is its training, not yet begun.
-    """
-
-    encode: Callable[[list[str]], Tokens]
-    train: Tokens
-    spent: float
-    context: int
-    run: Callable[[float, int, float], Run]
-
-
-def our_side(texts: list[str], recipe: Recipe, device: Device, clock: Clock) -> Side:
-    """The course's choices: BPE, the small transformer of chapter 11, Muon, the fast format."""
-    started = clock()
-    tokenizer = BPE.train(texts, recipe.vocab_size)
-    lengths = [len(token) for token in tokenizer.tokens]
-    lengths[tokenizer.end] = 0
-
-    def encode(texts: list[str]) -> Tokens:
-        ids = [i for text in texts for i in (*tokenizer.encode(text), tokenizer.end)]
-        return Tokens(np.array(ids, dtype=np.uint16), np.array(lengths))
-
-    def run(rate: float, seed: int, seconds: float) -> Run:
-        model = replace(recipe, vocab_size=tokenizer.vocab_size, seed=seed).model()
-        adam_lr = recipe.adam_lr * rate / recipe.lr
-        optimizer = muon_and_adamw(model, rate, adam_lr, dtype=device.amp_dtype)
-        shape = warmup_stable_decay(rate, TICKS // 50, TICKS, recipe.decay)
-        batches = Batches(tokens, recipe.context, recipe.batch_size, seed)
-        budget = Budget(seconds, shape, clock)
-        return Run(model, batches, optimizer, schedule=budget, device=device)
-
-    tokens = encode(texts)
-    return Side(encode, tokens, clock() - started, recipe.context, run)
-
-
-def baseline_side(texts: list[str], recipe: Recipe, device: Device, clock: Clock) -> Side:
-    """The plain baseline, as deep and wide, on characters, with AdamW and a cosine, in float32."""
-    started = clock()
-    characters = Characters(texts)
-    full = replace(device, amp_dtype=None)
-
-    def run(rate: float, seed: int, seconds: float) -> Run:
-        torch.manual_seed(seed)
-        sizes = (recipe.context, recipe.n_layers, recipe.n_heads, recipe.d_model)
-        model = Baseline(Config(characters.vocab_size, *sizes))
-        shape = warmup_cosine(rate, TICKS // 50, TICKS)
-        batches = Batches(tokens, recipe.context, recipe.batch_size, seed)
-        budget = Budget(seconds, shape, clock)
-        return Run(model, batches, plain_adamw(model, rate), schedule=budget, device=full)
-
-    tokens = characters.tokens(texts)
-    return Side(characters.tokens, tokens, clock() - started, recipe.context, run)
 
 
 def train_for(side: Side, rate: float, seed: int, seconds: float) -> Run:
     """Train until the CPU seconds are spent, those of the vocabulary among them."""
-    left = seconds - side.spent
+    left = seconds - side.text.spent
     if left <= 0:
         raise ValueError(
-            f"making the vocabulary took {side.spent:.1f} of {seconds:g} CPU-seconds and left none "
-            "to train; give more seconds"
+            f"making the vocabulary took {side.text.spent:.1f} of {seconds:g} CPU-seconds and left "
+            "none to train; give more seconds"
         )
     run = side.run(rate, seed, left)
     for _ in run.train(2**31):
@@ -131,7 +49,7 @@ def train_for(side: Side, rate: float, seed: int, seconds: float) -> Run:
 
 def score(run: Run, side: Side, texts: list[str]) -> float:
     """Bits per byte of a trained model on all of `texts`."""
-    held_out = HeldOut(side.encode(texts), side.context)
+    held_out = HeldOut(side.text.encode(texts), side.context)
     model: nn.Module = run.model.eval()
     return held_out(model, run.device)["bits_per_byte"]
 
@@ -147,9 +65,29 @@ def one_thread():
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A side with the rate that did best on the validation split, and its runs, one a seed."""
+
+    rate: float
+    valid: dict[float, float]
+    runs: list[Run]
+
+
+def tune(
+    side: Side, rates: tuple[float, ...], seeds: tuple[int, ...], seconds: float, valid: list[str]
+) -> Tuned:
+    """Try every rate with the first seed; the best goes on with the others."""
+    tried = {rate: train_for(side, rate, seeds[0], seconds) for rate in rates}
+    scores = {rate: score(run, side, valid) for rate, run in tried.items()}
+    best = min(scores, key=scores.__getitem__)
+    others = [train_for(side, best, seed, seconds) for seed in seeds[1:]]
+    return Tuned(best, scores, [tried[best], *others])
+
+
 def learn(
     seconds: float = 60.0,
-    rates: tuple[float, ...] = RATES,
+    rates: Mapping[str, tuple[float, ...]] = RATES,
     seeds: tuple[int, ...] = SEEDS,
     texts: Texts | None = None,
     recipe: Recipe = SMALL,
@@ -158,61 +96,60 @@ def learn(
 ) -> dict[str, Any]:
     """Bits per byte on the test split after `seconds` CPU-seconds of one thread, mean over seeds.
 
-    The baseline's rate is the best of `rates` on the validation split with the first seed; ours is
-    the recipe's. Time for vocabulary and encoding is counted on both sides, time for evaluation on
-    neither. `texts["test"]` is read once, when every model is trained.
+    The plain baseline, and ours with AdamW and with Muon, each at the best of its `rates` on the
+    validation split with the first seed. `bpb` is that of ours which did better there. Time for
+    vocabulary and encoding is counted, time for evaluation is not. `texts["test"]` is read once,
+    when every model is trained.
     """
-    if len(rates) < 1 or len(seeds) < 1:
-        raise ValueError(f"learn needs a rate and a seed at least, got {rates} and {seeds}")
+    if not seeds or set(rates) != set(RATES) or not all(rates.values()):
+        names = ", ".join(RATES)
+        raise ValueError(f"learn needs a seed and rates for {names}; got {seeds} and {rates}")
     texts = wiki_texts() if texts is None else texts
     device = pick("cpu")  # CPU-seconds measure nothing on another device
     with one_thread():
         train = texts["train"]
-        ours = our_side(train, recipe, device, clock)
-        plain = baseline_side(train, plain_recipe, device, clock)
-        tried = {rate: train_for(plain, rate, seeds[0], seconds) for rate in rates}
+        ours = bpe_text(train, recipe.vocab_size, clock)
+        plain = character_text(train, clock)
+        sides = {
+            "baseline": baseline_side(plain, plain_recipe, device, clock),
+            "adamw": our_side(ours, recipe, device, clock, muon=False),
+            "muon": our_side(ours, recipe, device, clock, muon=True),
+        }
         valid = texts["valid"]
-        scores = {rate: score(run, plain, valid) for rate, run in tried.items()}
-        best = min(scores, key=scores.__getitem__)
-        runs = {
-            "baseline": [tried[best], *(train_for(plain, best, s, seconds) for s in seeds[1:])],
-            "ours": [train_for(ours, recipe.lr, seed, seconds) for seed in seeds],
-        }
+        tuned = {n: tune(side, rates[n], seeds, seconds, valid) for n, side in sides.items()}
         test = texts["test"]  # every choice has been made
-        found = {
-            name: [score(run, side, test) for run in runs[name]]
-            for name, side in {"baseline": plain, "ours": ours}.items()
-        }
+        found = {n: [score(run, sides[n], test) for run in tuned[n].runs] for n in sides}
         where = str(device)
+    better = min(("adamw", "muon"), key=lambda n: min(tuned[n].valid.values()))
     return {
-        **_summary(found, seconds, seeds),
+        **_summary(found, better, seconds, seeds),
         "device": where,
-        **_details(scores, [ours, plain], runs),
+        "train_bytes": ours.train.n_bytes,
+        "rates": {n: each.rate for n, each in tuned.items()},
+        "valid_by_rate": {
+            n: {f"{r:g}": v for r, v in each.valid.items()} for n, each in tuned.items()
+        },
+        "steps": {n: [run.step for run in each.runs] for n, each in tuned.items()},
+        "vocabulary_seconds": {"ours": round(ours.spent, 2), "baseline": round(plain.spent, 2)},
     }
 
 
-def _summary(found: dict[str, list[float]], seconds: float, seeds: tuple[int, ...]) -> dict:
-    gains = [a - b for a, b in zip(found["baseline"], found["ours"], strict=True)]
+def _summary(
+    found: dict[str, list[float]], better: str, seconds: float, seeds: tuple[int, ...]
+) -> dict[str, Any]:
+    gains = [a - b for a, b in zip(found["baseline"], found[better], strict=True)]
+    by_muon = [a - b for a, b in zip(found["adamw"], found["muon"], strict=True)]
     return {
         "seconds": seconds,
         "baseline_bpb": statistics.mean(found["baseline"]),
-        "bpb": statistics.mean(found["ours"]),
+        "bpb": statistics.mean(found[better]),
+        "optimizer": better,
         "seeds": len(seeds),
         "gain": statistics.mean(gains),
         "spread": (min(gains), max(gains)),
+        "muon_over_adamw": by_muon,
         "runs": f"mean of {len(seeds)} seeds, each {seconds:g} CPU-seconds of one thread",
         "by_seed": found,
-    }
-
-
-def _details(scores: dict[float, float], sides: list[Side], runs: dict[str, list[Run]]) -> dict:
-    steps = {name: [run.step for run in each] for name, each in runs.items()}
-    spent = {n: round(side.spent, 2) for n, side in zip(("ours", "baseline"), sides, strict=True)}
-    return {
-        "baseline_rate": min(scores, key=scores.__getitem__),
-        "baseline_rates_on_valid": {f"{rate:g}": score for rate, score in scores.items()},
-        "steps": steps,
-        "vocabulary_seconds": spent,
     }
 
 

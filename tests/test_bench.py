@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from mslearn import bench, bench_generate, bench_learn, bench_train
 from mslearn.__main__ import main
 from mslearn.band import SMALL
 from mslearn.baseline import Baseline, Characters, plain_adamw, plain_step
-from mslearn.bench_learn import Budget, learn
+from mslearn.bench_learn import learn
 from mslearn.bench_train import SHAPES, Paired, Shape, measure_pairs
+from mslearn.contenders import Budget
 from mslearn.device import Device
 from mslearn.recipes import Recipe
 from mslearn.schedules import constant, warmup_cosine
@@ -196,7 +198,7 @@ def learnt(monkeypatch) -> tuple[Texts, dict, list]:
         return train_for(side, rate, seed, seconds)
 
     monkeypatch.setattr(bench_learn, "train_for", remember)
-    rates = (0.001, 0.01, 0.1, 1e-6)
+    rates = {side: (0.001, 0.01, 0.1, 1e-6) for side in bench_learn.RATES}
     return texts, learn(12.0, rates, (0, 1), texts, RECIPE, RECIPE, ticking), trained
 
 
@@ -207,23 +209,29 @@ class TestLearn:
         assert texts.asked[-1] == "test"
         assert {asked for _, _, asked in trained} == {0}
 
-    def test_the_baseline_gets_the_best_of_its_rates_with_every_seed(self, learnt):
+    def test_every_side_gets_the_best_of_its_rates_with_every_seed(self, learnt):
         _, found, trained = learnt
-        scores = found["baseline_rates_on_valid"]
-        assert len(scores) == 4
-        assert scores[f"{found['baseline_rate']:g}"] == min(scores.values())
-        runs = [(rate, seed) for rate, seed, _ in trained]
-        assert (found["baseline_rate"], 1) in runs
-        assert [(RECIPE.lr, 0), (RECIPE.lr, 1)] == runs[-2:]
+        for side in ("baseline", "adamw", "muon"):
+            scores = found["valid_by_rate"][side]
+            assert len(scores) == 4
+            assert scores[f"{found['rates'][side]:g}"] == min(scores.values())
+        assert len(trained) == 3 * (4 + 1), "four rates and one more seed, three times"
+        assert [rate for rate, seed, _ in trained if seed == 1] == list(found["rates"].values())
 
     def test_says_what_was_measured(self, learnt):
         _, found, _ = learnt
         assert found["seconds"] == 12.0 and found["seeds"] == 2
         assert found["gain"] == pytest.approx(found["baseline_bpb"] - found["bpb"])
         assert found["spread"][0] <= found["gain"] <= found["spread"][1]
-        assert len(found["by_seed"]["ours"]) == len(found["by_seed"]["baseline"]) == 2
+        assert {len(scores) for scores in found["by_seed"].values()} == {2}
         assert "2 seeds" in found["runs"] and "test" in found["device"]
         json.dumps(found)
+
+    def test_ours_is_the_optimiser_that_did_better_on_the_validation_split(self, learnt):
+        _, found, _ = learnt
+        valid = {side: min(scores.values()) for side, scores in found["valid_by_rate"].items()}
+        assert valid[found["optimizer"]] == min(valid["adamw"], valid["muon"])
+        assert found["bpb"] == pytest.approx(statistics.mean(found["by_seed"][found["optimizer"]]))
 
     def test_each_run_ends_when_its_seconds_are_spent(self, learnt):
         _, found, _ = learnt
@@ -237,14 +245,15 @@ class TestLearn:
 
     def test_a_vocabulary_that_takes_all_the_time_is_refused(self):
         with pytest.raises(ValueError, match="left none to train; give more seconds"):
-            learn(0.5, (1e-3,), (0,), Texts(), RECIPE, RECIPE, ticking)
+            learn(0.5, bench_learn.RATES, (0,), Texts(), RECIPE, RECIPE, ticking)
 
     def test_no_rates_are_refused(self):
-        with pytest.raises(ValueError, match="a rate and a seed at least"):
-            learn(rates=(), texts=Texts())
+        with pytest.raises(ValueError, match="a seed and rates for baseline, adamw, muon"):
+            learn(rates={**bench_learn.RATES, "adamw": ()}, texts=Texts())
 
     def test_by_default_four_rates_two_seeds_and_the_sizes_the_bar_names(self):
-        assert len(bench_learn.RATES) >= 4 and len(bench_learn.SEEDS) == 2
+        assert {len(rates) for rates in bench_learn.RATES.values()} == {4}
+        assert len(bench_learn.SEEDS) == 2
         for recipe in (SMALL, bench_learn.PLAIN):
             assert (recipe.n_layers, recipe.n_heads, recipe.d_model) == (4, 4, 128)
 
@@ -285,7 +294,7 @@ class TestCommand:
         monkeypatch.setattr(bench, name, lambda *_, **settings: asked.append(settings) or {})
         bench.measurement(name)()
         bench.measurement(name, quick=True)()
-        assert not asked[0] and asked[1]
+        assert asked[1] and asked[1] != asked[0]
 
     def test_the_shape_reaches_the_measurement(self, monkeypatch, capsys):
         monkeypatch.setattr(bench, "train", lambda shape, **_: {"shape": shape})
