@@ -9,7 +9,7 @@ from mslearn.documents import SPLITS, Dataset, Document, divide
 from mslearn.hubsets import HUB
 from mslearn.sources import SOURCES, Source
 
-__all__ = ["HUB", "SOURCES", "SPLITS", "Dataset", "Document", "english", "load"]
+__all__ = ["HUB", "SOURCES", "SPLITS", "Dataset", "Document", "english", "english_sets", "load"]
 
 
 def load(name: str, *, path: str | Path | None = None, limit: int | None = None) -> Dataset:
@@ -48,9 +48,14 @@ def _known(name: str) -> None:
         raise ValueError(f"no text set {name!r}: choose one of {names}; or give path=")
 
 
+def english_sets() -> list[str]:
+    """The names of the registry's English sets."""
+    return [name for name, source in SOURCES.items() if source.language == "English"]
+
+
 def english() -> dict[str, list[str]]:
     """All the English texts of the registry, by split, a text a document."""
-    documents = [document for name in SOURCES for document in load(name).documents]
+    documents = [document for name in english_sets() for document in load(name).documents]
     return {split: [each.text for each in documents if each.split == split] for split in SPLITS}
 
 

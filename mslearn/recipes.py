@@ -119,7 +119,7 @@ def english_corpus(vocab_size: int) -> tuple[Corpus, dict[str, str]]:
         tokenizer = BPE.train(texts["train"], vocab_size)
         path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer.save(path)
-    hashes = {name: data.load(name).sha256 for name in data.SOURCES}
+    hashes = {name: data.load(name).sha256 for name in data.english_sets()}
     return Corpus.build("english", texts, tokenizer), hashes
 
 

