@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from tqdm import tqdm
 
 from mslearn import data
-from mslearn.batches import Batches, Corpus, HeldOut
+from mslearn.batches import Batches, Corpus, HeldOut, Tokens
 from mslearn.bpe import BPE
 from mslearn.checkpoint import Checkpoints, save_model
 from mslearn.device import Device, pick
 from mslearn.home import course, home
+from mslearn.masking import MaskedBatches, MaskedHeldOut, Masking, masked_loss, with_mask
 from mslearn.optim import muon_and_adamw
-from mslearn.run import Record, Run
+from mslearn.run import Record, Run, next_token_loss
 from mslearn.schedules import warmup_stable_decay
 from mslearn.transformer import Config, Transformer
 
@@ -47,8 +49,52 @@ class Recipe:
         sizes = (self.context, self.n_layers, self.n_heads, self.d_model)
         return Transformer(Config(self.vocab_size, *sizes))
 
+    loss = staticmethod(next_token_loss)
 
-RECIPES = {"base": Recipe(steps=4200)}
+    def tokenizer(self, tokenizer: BPE) -> BPE:
+        """The tokeniser that belongs to the model, from that of the texts."""
+        return tokenizer
+
+    def batches(self, tokens: Tokens) -> Batches | MaskedBatches:
+        """What the run trains on."""
+        return Batches(tokens, self.context, self.batch_size, self.seed)
+
+    def held_out(
+        self, tokens: Tokens, max_tokens: int | None = None
+    ) -> Callable[[Transformer, Device], dict[str, float]]:
+        """What scores the model on text it does not train on."""
+        return HeldOut(tokens, self.context, max_tokens=max_tokens)
+
+
+@dataclass(frozen=True)
+class Masked(Recipe):
+    """The same text and sizes for an encoder: it sees both sides and fills blanks."""
+
+    rate: float = 0.3
+
+    def model(self) -> Transformer:
+        """The network at its first step, with one more token, the mask."""
+        torch.manual_seed(self.seed)
+        sizes = (self.context, self.n_layers, self.n_heads, self.d_model)
+        return Transformer(Config(self.vocab_size + 1, *sizes, causal=False))
+
+    loss = staticmethod(masked_loss)
+
+    def tokenizer(self, tokenizer: BPE) -> BPE:
+        return with_mask(tokenizer)
+
+    def masking(self) -> Masking:
+        """What is hidden; the mask follows the tokeniser's own ids."""
+        return Masking(self.vocab_size, self.rate)
+
+    def batches(self, tokens: Tokens) -> MaskedBatches:
+        return MaskedBatches(super().batches(tokens), self.masking())
+
+    def held_out(self, tokens: Tokens, max_tokens: int | None = None) -> MaskedHeldOut:
+        return MaskedHeldOut(tokens, self.context, self.masking(), max_tokens=max_tokens)
+
+
+RECIPES = {"base": Recipe(steps=4200), "masked": Masked(steps=2400)}
 
 
 def train(
@@ -78,10 +124,11 @@ def train(
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "device": str(device),
         "seconds": round(sum(run.batches.tokens_per_step / r.tokens_per_s for r in run.log)),
-        "valid": HeldOut(corpus.valid, recipe.context)(run.model.eval(), device),
-        "test": HeldOut(corpus.test, recipe.context)(run.model, device),
+        "valid": recipe.held_out(corpus.valid)(run.model.eval(), device),
+        "test": recipe.held_out(corpus.test)(run.model, device),
     }
-    save_model(out, run.model, corpus.tokenizer, about, extra={"log.jsonl": log_lines(run.log)})
+    tokenizer = recipe.tokenizer(corpus.tokenizer)
+    save_model(out, run.model, tokenizer, about, extra={"log.jsonl": log_lines(run.log)})
     return out
 
 
@@ -94,11 +141,12 @@ def make_run(name: str, recipe: Recipe, corpus: Corpus, device: Device, save_eve
     warmup = min(recipe.warmup, recipe.steps // 2)
     return Run(
         model,
-        Batches(corpus.train, recipe.context, recipe.batch_size, recipe.seed),
+        recipe.batches(corpus.train),
         optimizer,
         schedule=warmup_stable_decay(recipe.lr, warmup, recipe.steps, recipe.decay),
+        loss=recipe.loss,
         device=device,
-        evaluate=HeldOut(corpus.valid, recipe.context, max_tokens=64_000),
+        evaluate=recipe.held_out(corpus.valid, max_tokens=64_000),
         evaluate_every=max(1, recipe.steps // 24),
         checkpoints=Checkpoints(home() / "runs" / name),
         save_every=save_every,

@@ -1,5 +1,6 @@
 """A recipe from the texts to the finished folder; and the folder that is in the course."""
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,8 @@ from mslearn.__main__ import main
 from mslearn.batches import HeldOut
 from mslearn.checkpoint import load_model, verify
 from mslearn.home import course
-from mslearn.recipes import RECIPES, Recipe, english_corpus, train
+from mslearn.masking import MASK
+from mslearn.recipes import RECIPES, Masked, Recipe, english_corpus, train
 
 TINY = Recipe(
     steps=12, vocab_size=300, context=16, n_layers=1, n_heads=2, d_model=16, batch_size=4, warmup=2
@@ -72,6 +74,16 @@ def test_the_folder_says_how_it_was_made(english, tmp_path):
     assert about["tokens"]["seen"] == 12 * 4 * 16
     assert tokenizer.vocab_size == model.config.vocab_size == 300
     assert about["test"]["bits_per_byte"] != about["valid"]["bits_per_byte"]
+
+
+def test_an_encoder_is_trained_by_the_same_command(english, tmp_path):
+    recipe = Masked(**dataclasses.asdict(TINY), rate=0.3)
+    folder = train("tiny-masked", recipe, tmp_path / "tiny", CPU)
+    model, tokenizer, about = load_model(folder)
+    assert not model.config.causal and model.config.vocab_size == tokenizer.vocab_size == 301
+    assert tokenizer.special[MASK] == 300
+    assert about["recipe"] == dataclasses.asdict(recipe)
+    assert about["test"].keys() == {"bits_per_blank", "accuracy"}
 
 
 def test_the_tokeniser_learns_from_the_training_split_alone(english):
