@@ -8,8 +8,10 @@ from torch.nn import functional as F
 from mslearn.fused import normalize, rotate
 
 
-def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context head_width"]:
-    """Cosines and sines of position times frequency, frequencies from 1 down to 1/10000.
+def rotary_table(
+    head_width: int, context: int, base: float = 10000.0, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "2 context head_width"]:
+    """Cosines and sines of position times frequency, frequencies from 1 down to 1/base.
 
     Both halves of the width have the same angles; the sines of the first are negative, so that
     turning x is x·cos + (x with its halves swapped)·sin.
@@ -21,7 +23,7 @@ def rotary_table(head_width: int, context: int) -> Float[Tensor, "2 context head
             f"rotary positions turn pairs, so the head width must be even, got {head_width}; "
             "choose d_model as an even multiple of n_heads"
         )
-    frequencies = 10000.0 ** (-torch.arange(0, head_width, 2) / head_width)
+    frequencies = base ** (-torch.arange(0, head_width, 2, dtype=dtype) / head_width)
     angles = torch.arange(context)[:, None] * frequencies
     cos, sin = angles.cos(), angles.sin()
     return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
