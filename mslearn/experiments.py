@@ -9,6 +9,8 @@ import torch
 from mslearn import (
     attention_ablation,
     band,
+    blanks,
+    cleaning,
     initializers,
     label_curve,
     normalizers,
@@ -23,8 +25,10 @@ __all__ = ["EXPERIMENTS", "load_result", "origin"]
 
 EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "attention": attention_ablation.experiment,
+    "cleaning": cleaning.experiment,
     "initializers": initializers.experiment,
     "labels": label_curve.experiment,
+    "masked": blanks.experiment,
     "normalizers": normalizers.experiment,
     "optimizers": optimizers.experiment,
     "pretraining_band": band.experiment,
