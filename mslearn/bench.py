@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mslearn.bench_bpe import bpe
 from mslearn.bench_generate import generate
 from mslearn.bench_grade import grade
 from mslearn.bench_learn import RATES, learn
@@ -15,7 +16,7 @@ from mslearn.bench_train import SHAPES, train
 
 Result = dict[str, Any]
 
-NAMES = ("train", "learn", "generate", "live", "grade")
+NAMES = ("bpe", "train", "learn", "generate", "live", "grade")
 
 
 def measurement(
@@ -24,6 +25,8 @@ def measurement(
     """The measurement of a name; `quick` makes it short enough to try, and too noisy to quote."""
     if name not in NAMES:
         raise ValueError(f"no measurement {name!r}: choose one of {', '.join(NAMES)}")
+    if name == "bpe":
+        return lambda: bpe(**({"pairs": 1, "n_bytes": 100_000} if quick else {}))
     if name == "train":
         return lambda: train(shape, **({"pairs": 1, "steps": 1} if quick else {}))
     if name == "learn":

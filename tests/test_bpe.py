@@ -9,8 +9,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, pre_tokenizers
 
+from mslearn.bench_bpe import trained_by_the_library as reference
 from mslearn.bpe import BPE, SYMBOLS
 from mslearn.merges import WORDS
 
@@ -33,20 +34,6 @@ def zipfian_texts(n_texts: int = 400, seed: int = 0) -> list[str]:
     weights = [1 / rank for rank in range(1, 3001)]
     texts = [" ".join(rng.choices(words, weights, k=50)) + "." for _ in range(n_texts)]
     return texts + ODD
-
-
-def reference(texts: list[str], vocab_size: int, special: tuple[str, ...] = (END,)) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def saved_model(tokenizer: BPE, path) -> dict:
