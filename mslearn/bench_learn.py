@@ -3,18 +3,16 @@
 import statistics
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from mslearn import data
 from mslearn.band import SMALL
 from mslearn.batches import HeldOut
 from mslearn.contenders import Clock, Side, baseline_side, bpe_text, character_text, our_side
-from mslearn.device import pick
+from mslearn.device import one_thread, pick
 from mslearn.recipes import Recipe
 from mslearn.run import Run
 
@@ -52,17 +50,6 @@ def score(run: Run, side: Side, texts: list[str]) -> float:
     held_out = HeldOut(side.text.encode(texts), side.context)
     model: nn.Module = run.model.eval()
     return held_out(model, run.device)["bits_per_byte"]
-
-
-@contextmanager
-def one_thread():
-    """A second of one thread is one CPU-second; give the threads back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,3 +173,14 @@ def _small_step(device: Device) -> list[torch.Tensor]:
     loss = nn.functional.cross_entropy(logits.float(), device.to(targets))
     loss.backward()
     return [t.detach().cpu().double() for t in (loss, *(p.grad for p in model.parameters()))]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """What this thread computes inside, it computes alone; it gets its helpers back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -237,12 +237,6 @@ class TestLearn:
         _, found, _ = learnt
         assert all(1 <= n <= 12 for steps in found["steps"].values() for n in steps)
 
-    def test_the_threads_are_given_back(self, learnt):
-        before = torch.get_num_threads()
-        with bench_learn.one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == before
-
     def test_a_vocabulary_that_takes_all_the_time_is_refused(self):
         with pytest.raises(ValueError, match="left none to train; give more seconds"):
             learn(0.5, bench_learn.RATES, (0,), Texts(), RECIPE, RECIPE, ticking)

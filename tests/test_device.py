@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mslearn import device
-from mslearn.device import Device, Parity, matmul_peak, parity, pick
+from mslearn.device import Device, Parity, matmul_peak, one_thread, parity, pick
 
 
 def test_a_device_there_is_not_is_refused_with_those_there_are(monkeypatch):
@@ -77,3 +77,10 @@ def test_a_device_says_what_it_is():
 def test_the_peak_counts_two_operations_for_each_product(monkeypatch):
     monkeypatch.setattr(device, "_seconds", lambda work, times: 0.5)
     assert matmul_peak(Device("cpu", "test", None), size=64) == 2 * 64**3 / 0.5
+
+
+def test_one_thread_gives_the_others_back():
+    torch.set_num_threads(2)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2

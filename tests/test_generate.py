@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mslearn.bpe import BPE
-from mslearn.generate import choose, generate, sample_text
+from mslearn.generate import OneAtATime, choose, generate, sample_text
 from mslearn.transformer import Config, Transformer
 
 
@@ -24,6 +24,15 @@ def test_cache_changes_no_token_even_past_the_context(model, temperature):
     cached = generate(model, [1, 2, 3], 60, cache=True, **settings)
     assert cached == generate(model, [1, 2, 3], 60, cache=False, **settings)
     assert len(cached) == 60
+
+
+def test_one_position_at_a_time_gives_the_logits_of_the_whole_text(model):
+    tokens = torch.arange(3, 15)
+    step, cache = OneAtATime(model), model.new_cache()
+    with torch.no_grad():
+        logits = torch.stack([step(token, cache) for token in tokens.tolist()])
+        torch.testing.assert_close(logits, model(tokens[None])[0], rtol=1e-10, atol=1e-10)
+    assert cache.length == len(tokens)
 
 
 def test_greedy_takes_the_likeliest_token_each_time(model):
