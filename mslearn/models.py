@@ -6,20 +6,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mslearn.attention import Cache, rotary_table
-from mslearn.blocks import Block, Design, may_look, new_norm
+from mslearn.blocks import ACTIVATIONS, Block, Design, may_look, new_norm
 from mslearn.init import kaiming_uniform_
 
 
 class MaskedHead(nn.Module):
-    """BERT's head: one more layer, GELU and norm, then a product with every word and a bias."""
+    """BERT's head: one more layer, bent and normed, then a product with every word and a bias."""
 
     def __init__(self, design: Design) -> None:
         super().__init__()
         self.dense, self.norm = nn.Linear(design.d_model, design.d_model), new_norm(design)
+        self.bend = ACTIVATIONS[design.activation]
         self.words = nn.Linear(design.d_model, design.vocab_size)
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-        return self.words(self.norm(F.gelu(self.dense(x))))
+        return self.words(self.norm(self.bend(self.dense(x))))
 
 
 class Model(nn.Module):
