@@ -94,7 +94,7 @@ class Masked(Recipe):
         return MaskedHeldOut(tokens, self.context, self.masking(), max_tokens=max_tokens)
 
 
-RECIPES = {"base": Recipe(steps=4200), "masked": Masked(steps=1600)}
+RECIPES = {"base": Recipe(steps=4200), "masked": Masked(steps=1300)}
 
 
 def train(
