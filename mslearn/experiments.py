@@ -11,6 +11,7 @@ from mslearn import (
     band,
     blanks,
     cleaning,
+    depths,
     initializers,
     label_curve,
     normalizers,
@@ -26,6 +27,7 @@ __all__ = ["EXPERIMENTS", "load_result", "origin"]
 EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "attention": attention_ablation.experiment,
     "cleaning": cleaning.experiment,
+    "depths": depths.experiment,
     "initializers": initializers.experiment,
     "labels": label_curve.experiment,
     "masked": blanks.experiment,

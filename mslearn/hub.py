@@ -134,9 +134,16 @@ def _fault(source: HubSet, where: Path | str, error: Exception) -> OSError:
 
 
 def check_connection(source: HubSet) -> str:
+    """The hub's address, if it answers; FetchError that names the set if not."""
+    own = f"data.load({source.name!r}, path=...) reads a copy of yours"
+    return answering(f"{source.name} ({source.repository})", own)
+
+
+def answering(what: str, own: str) -> str:
     """The hub's address, if it (or the proxy before it) answers; FetchError within a second.
 
-    Asked first because the hub's own loaders retry for most of a minute with no connection.
+    Asked first because the hub's own loaders retry for most of a minute with no connection. `own`
+    says how to do without.
     """
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -150,9 +157,8 @@ def check_connection(source: HubSet) -> str:
             )
     except OSError as error:
         mend = "connect, or set HF_ENDPOINT to a mirror"
-        own = f"data.load({source.name!r}, path=...) reads a copy of yours"
         raise FetchError(
-            f"cannot fetch {source.name} ({source.repository}): no answer from "
-            f"{first.hostname} ({error}); {mend}, then try again; {own}"
+            f"cannot fetch {what}: no answer from {first.hostname} ({error}); {mend}, then try "
+            f"again; {own}"
         ) from error
     return where

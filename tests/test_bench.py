@@ -146,8 +146,20 @@ class TestTrain:
         assert "3" in found["runs"]
 
     def test_an_unknown_shape_is_named(self):
-        with pytest.raises(ValueError, match="no shape 'C': choose one of A, B"):
-            bench_train.train("C")
+        with pytest.raises(ValueError, match="no shape 'D': choose one of A, B, C"):
+            bench_train.train("D")
+
+    def test_the_shapes_are_those_that_the_bars_name(self):
+        sizes = {
+            name: (c.n_layers, c.n_heads, c.d_model, c.context, shape.batch_size)
+            for name, shape in SHAPES.items()
+            for c in (shape.config,)
+        }
+        assert sizes == {
+            "A": (6, 6, 192, 256, 16),
+            "B": (6, 6, 384, 256, 8),
+            "C": (4, 4, 128, 128, 32),
+        }
 
 
 class TestBudget:
@@ -256,9 +268,22 @@ class TestGenerate:
     def test_says_what_was_measured(self):
         config = Config(40, context=32, n_layers=1, n_heads=2, d_model=16)
         found = bench_generate.generate(pairs=2, new=4, config=config)
-        assert found["cached_ratio"] > 0 and found["new_tokens"] == 4
+        assert found["cached_ratio"] > 0 and found["transformers_ratio"] > 0
+        assert found["new_tokens"] == 4
         assert "2 pairs" in found["runs"] and "test" in found["device"]
         assert "vocabulary 40" in found["model"]
+
+    def test_the_library_writes_the_same_text_with_our_weights(self):
+        model = bench_generate.random_model(TINY)
+        theirs = bench_generate.their_way(model, [1, 2, 3], 12)()
+        assert len(theirs) == 12
+        for cache in (True, False):
+            assert bench_generate.our_way(model, [1, 2, 3], 12, cache)() == theirs
+
+    def test_texts_agree_up_to_where_they_part(self):
+        assert bench_generate.agreement([1, 2, 3, 4], [1, 2, 9, 4]) == 0.5
+        assert bench_generate.agreement([1, 2], [1, 2]) == 1.0
+        assert bench_generate.agreement([1, 2], [3, 2]) == 0.0
 
     def test_a_text_longer_than_the_context_is_refused(self):
         with pytest.raises(ValueError, match="ask for 1 to 240 new tokens"):
@@ -299,7 +324,7 @@ class TestCommand:
         text = bench.table("learn", {"by_seed": {"ours": [1.0]}, "steps": {"ours": [2]}})
         assert [line.split() for line in text.splitlines()[2::2]] == [["ours", "1"], ["ours", "2"]]
 
-    @pytest.mark.parametrize("words", [["fly"], ["train", "--shape", "C"]])
+    @pytest.mark.parametrize("words", [["fly"], ["train", "--shape", "D"]])
     def test_what_cannot_be_measured_is_refused(self, words, capsys):
         with pytest.raises(SystemExit):
             main(["bench", *words])
