@@ -9,7 +9,6 @@ from toys import CPU, same_weights
 
 from mslearn import data, recipes
 from mslearn.__main__ import main
-from mslearn.batches import HeldOut
 from mslearn.checkpoint import load_model, verify
 from mslearn.home import course
 from mslearn.masking import MASK
