@@ -4,6 +4,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mslearn.transformer import Config, Transformer
 
 MOVES = 20
 BEFORE = 10_000  # points that the chart has already when its cost is measured
+SETTLE = 100  # steps after them that are not counted: a page opens and takes those points in
 LONG = 100_000  # steps of the run whose memory is measured
 CELLS = (
     "from mslearn.bench_live import tiny_run\nfrom mslearn.live import Live\n"
@@ -82,27 +84,41 @@ def tiny_run(seconds: float = 0.0) -> Run:
     )
 
 
-def measure_overhead(pairs: int = 7, steps: int = 200) -> dict[str, Any]:
+class Clocked:
+    """Batches as they were, and the moment at which one of them was asked for."""
+
+    def __init__(self, batches: Callable, step: int) -> None:
+        self.batches, self.step, self.at = batches, step, 0.0
+        self.tokens_per_step = batches.tokens_per_step
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, ...]:
+        if step == self.step:
+            self.at = time.perf_counter()
+        return self.batches(step)
+
+
+def measure_overhead(pairs: int = 7, steps: int = 400) -> dict[str, Any]:
     """Cost of the chart and of what is kept for going back, after one round to warm up.
 
     Three runs in turn: the plain loop, the same with snapshots and a look at the layers, and the
     live one. Each has a log of `BEFORE` steps already. The first figure is the chart's: live over
-    kept; the second what is kept: kept over plain. Live counts from the call to the last step; the
+    kept; the second what is kept: kept over plain. Each is timed over its last `steps` steps; the
     picture at the end, which does not grow with the run, is counted apart.
     """
     device = pick()
-    rounds, pictures, sent = [], [], []
+    rounds, pictures, sent, drawn = [], [], [], []
     for turn in range(pairs + 1):
         kinds = ("plain", "kept", "live")[:: 1 - 2 * (turn % 2)]
         seconds = {}
         for kind in kinds:
             run = _grown(steps, device, kept=kind != "plain")
             if kind != "live":
-                seconds[kind] = _plain_seconds(run, BEFORE + steps)
+                seconds[kind] = _plain_seconds(run, BEFORE + SETTLE + steps)
             else:
-                seconds[kind], picture, size = _live_seconds(run, BEFORE + steps)
+                seconds[kind], picture, size, flushes = _live_seconds(run, BEFORE + SETTLE + steps)
                 pictures.append(picture)
                 sent.append(size)
+                drawn.append(flushes / seconds[kind])
         rounds.append(seconds)
     chart = [each["live"] / each["kept"] for each in rounds[1:]]
     kept = [each["kept"] / each["plain"] for each in rounds[1:]]
@@ -111,7 +127,8 @@ def measure_overhead(pairs: int = 7, steps: int = 200) -> dict[str, Any]:
         "kept_percent": 100 * (statistics.median(kept) - 1),
         "ratios": [round(ratio, 4) for ratio in chart],
         "kept_ratios": [round(ratio, 4) for ratio in kept],
-        "bytes_a_point": statistics.median(sent) / (BEFORE + steps),
+        "bytes_a_point": statistics.median(sent) / (BEFORE + SETTLE + steps),
+        "drawn_per_s": statistics.median(drawn),
         "picture_seconds": statistics.median(pictures[1:]),
         "pairs": pairs,
         "steps": steps,
@@ -121,7 +138,8 @@ def measure_overhead(pairs: int = 7, steps: int = 200) -> dict[str, Any]:
 
 def _grown(steps: int, device: Device, kept: bool) -> Run:
     """A run that has a log of `BEFORE` steps; `kept`: with snapshots and a look at the layers."""
-    run = small_run(BEFORE + steps, device)
+    run = small_run(BEFORE + SETTLE + steps, device)
+    run.batches = Clocked(run.batches, BEFORE + SETTLE)
     for step in range(BEFORE):
         run.log.append(Record(step, 4.0 - step / BEFORE + 0.1 * (step % 3), 0.02, 1.0, 9e3, 1.0))
     run.step = BEFORE
@@ -132,26 +150,26 @@ def _grown(steps: int, device: Device, kept: bool) -> Run:
 
 
 def _plain_seconds(run: Run, steps: int) -> float:
-    started = time.perf_counter()
     for _ in run.train(steps):
         pass
-    return time.perf_counter() - started
+    return time.perf_counter() - run.batches.at
 
 
-def _live_seconds(run: Run, steps: int) -> tuple[float, float, int]:
-    """Seconds of training, seconds of the picture, bytes of points that were sent to a page."""
-    started = time.perf_counter()
+def _live_seconds(run: Run, steps: int) -> tuple[float, float, int, int]:
+    """Seconds of training and of the picture; bytes of points sent to a page, and in how many
+    messages after the first steps."""
     live = Live(run, steps)
     sent, send = [], live.panel.widget.send
 
     def counted(content: dict, buffers: Any = None) -> None:
-        sent.append(sum(len(buffer) for buffer in (buffers or [])[:2]))
+        sent.append((time.perf_counter(), sum(len(buffer) for buffer in (buffers or [])[:2])))
         send(content, buffers)
 
     live.panel.widget.send = counted
     live.wait()
-    trained = live.ended - started
-    return trained, time.perf_counter() - started - trained, sum(sent)
+    finished, at = time.perf_counter(), run.batches.at
+    drawn = sum(at < moment < live.ended for moment, _ in sent)
+    return live.ended - at, finished - live.ended, sum(size for _, size in sent), drawn
 
 
 def measure_memory(steps: int = LONG) -> dict[str, float]:
@@ -211,7 +229,7 @@ def _measure_in_kernel(pairs: int, steps: int, long: int) -> dict[str, Any]:
     return {**measure_overhead(pairs, steps), **found}
 
 
-def live(pairs: int = 7, steps: int = 200, long: int = LONG) -> dict[str, Any]:
+def live(pairs: int = 7, steps: int = 400, long: int = LONG) -> dict[str, Any]:
     """Measure on this machine: medians, and in `runs` what they are medians of."""
     browser = chromium()
     found = (_measure_in_browser if browser else _measure_in_kernel)(pairs, steps, long)
@@ -222,6 +240,6 @@ def live(pairs: int = 7, steps: int = 200, long: int = LONG) -> dict[str, Any]:
         "device": found["device"],
         "runs": f"{MOVES} moves {where}, steps of 5 ms; "
         f"{pairs} pairs of {steps} steps after {BEFORE} points",
-        **{key: found[key] for key in ("kept_percent", "bytes_a_point", "memory")},
+        **{key: found[key] for key in ("drawn_per_s", "kept_percent", "bytes_a_point", "memory")},
         **{key: found[key] for key in ("latencies_ms", "ratios", "kept_ratios", "picture_seconds")},
     }

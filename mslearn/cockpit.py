@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
-from mslearn.controls import REQUESTS, VALUES, Events, Script, objection
+from mslearn.controls import RATES, REQUESTS, VALUES, Events, Script, objection
 from mslearn.driven import as_code, run_code
 from mslearn.guarded import Guarded
 from mslearn.schedules import Schedule
+
+TAKES_OVER = (*RATES, *REQUESTS, "stopped")  # what a hand does that a script then does no more
 
 
 class Cockpit(Guarded):
@@ -42,14 +44,18 @@ class Cockpit(Guarded):
             return "this run keeps no snapshots to go back to"
         if name == "answer" and self.proposal is None:
             return "the guard has asked for nothing"
+        if name in TAKES_OVER and self.script is not None and not self.script.strict:
+            self.script = None
+            self.say("the script lets go; from here on the run is yours")
         setattr(self.controls, name, tuple(value) if isinstance(value, list) else value)
         return f"the run has ended; {name} will hold if it goes on" if self.ended else ""
 
     def follow(self, events: Iterable) -> None:
         """Let a script drive: (step, name, value) in order, each at its step as by a hand.
 
-        It does not wait where it says paused. The guard is on; the script may answer it. A run that
-        was resumed goes on with what it has not yet done.
+        The first act of a hand drops what is left of it. It does not wait where it says paused.
+        The guard is on; the script may answer it. A run that was resumed goes on with what it has
+        not yet done.
         """
         self.script = Script(events)
         self.script.pass_over(self.events)
@@ -166,7 +172,8 @@ class Cockpit(Guarded):
             self.say(str(error))
 
     def _follow_script(self) -> None:
-        while self.script and (event := self.script.due(self.step, self.proposal is not None)):
+        script = self.script  # which a hand may drop at any time
+        while script and (event := script.due(self.step, self.proposal is not None)):
             if event.name in REQUESTS:
                 self._do(event.name, event.value)
             elif event.name == "guard":
@@ -178,6 +185,7 @@ class Cockpit(Guarded):
             else:
                 setattr(self.controls, event.name, event.value)
                 self._read_values()
+            script = self.script
 
     def _not_waited_for(self) -> tuple[str, ...]:
         """Events that a script only repeats, because nobody is there to end them."""

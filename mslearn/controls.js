@@ -8,6 +8,10 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// What already stands there is left alone: each change costs a layout of the whole page.
+const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const mark = (node, attributes) => { for (const [name, value] of Object.entries(attributes)) if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
+
 const button = (text, more = {}) => make("button", { type: "button", ...more }, text);
 const field = (name, more = {}) => make("input", { type: "text", "aria-label": name, ...more });
 const FACTORS = { min: -2, max: 1.5 }; // powers of ten, as multiples of the schedule
@@ -144,27 +148,28 @@ const written = ({ mode, value }) => (mode === "factor" ? brief(value) : show(va
 function showControls(parts, view, used) {
   const over = view.over, byHand = view.rate.value !== null, factor = view.rate.mode === "factor";
   parts.mode.value = view.rate.mode;
-  Object.assign(parts.slider, factor ? FACTORS : view.range);
+  mark(parts.slider, factor ? FACTORS : view.range);
   const now = byHand ? view.rate.value : factor ? 1 : used;
   if (now !== undefined && view.proposed === null) {
     const busy = document.activeElement;
-    if (busy !== parts.slider || !byHand) parts.slider.value = now > 0 ? Math.log10(now) : parts.slider.min;
+    if ((busy !== parts.slider || !byHand) && view.slid !== now) parts.slider.value = now > 0 ? Math.log10(now) : parts.slider.min;
+    view.slid = busy === parts.slider ? null : now;
     if (busy !== parts.typed) parts.typed.value = written({ mode: view.rate.mode, value: now });
     const unit = factor ? " times the schedule" : "", whose = byHand ? "by hand" : "by schedule";
-    parts.slider.setAttribute("aria-valuetext", `${written({ mode: view.rate.mode, value: now })}${unit}, ${whose}`);
+    mark(parts.slider, { "aria-valuetext": `${written({ mode: view.rate.mode, value: now })}${unit}, ${whose}` });
   }
   for (const part of ["mode", "slider", "typed", "pause", "single", "stop", "note", "pin", "title", "branch"]) parts[part].disabled = over;
   parts.follow.disabled = over || !byHand;
-  parts.pause.textContent = view.paused ? "Resume" : "Pause";
-  parts.pause.setAttribute("aria-pressed", String(view.paused));
+  write(parts.pause, view.paused ? "Resume" : "Pause");
+  mark(parts.pause, { "aria-pressed": view.paused });
   parts.guard.hidden = !view.proposal || over;
-  if (view.proposal) parts.why.textContent = view.proposal.why;
-  parts.accept.textContent = view.proposal?.take ?? "Accept";
+  if (view.proposal) write(parts.why, view.proposal.why);
+  write(parts.accept, view.proposal?.take ?? "Accept");
   parts.groups.rows.forEach((row, i) => {
     const ratio = view.ratios?.[i] ?? row.made;
     row.slider.disabled = row.typed.disabled = over;
     if (document.activeElement !== row.slider) row.slider.value = ratio > 0 ? Math.log10(ratio) : -2;
     if (document.activeElement !== row.typed) row.typed.value = ratio > 0 ? brief(ratio) : "0";
-    row.rate.textContent = used === undefined ? "" : `rate ${show(used * ratio)}`;
+    write(row.rate, used === undefined ? "" : `rate ${show(used * ratio)}`);
   });
 }

@@ -46,9 +46,9 @@ function showFamily(parts, family, view, act, setup) {
   const line = family.lines.get(family.current), step = (line?.step.at(-1) ?? -1) + 1, { drawn } = view;
   const share = (x) => (x - LEFT) / (drawn.width - LEFT - RIGHT);
   parts.time.disabled = view.over || !family.snapshots.length;
-  parts.time.style.top = `${drawn.place - 11}px`;
+  if (view.placed !== drawn.place) parts.time.style.top = `${(view.placed = drawn.place) - 11}px`;
   parts.time.value = Math.min(1, share(drawn.x(view.aim ?? step)));
-  parts.time.setAttribute("aria-valuetext", view.aim === null ? `step ${step} of ${setup.steps}; left arrow goes back` : `back to step ${view.aim}; Enter rewinds`);
+  mark(parts.time, { "aria-valuetext": view.aim === null ? `step ${step} of ${setup.steps}; left arrow goes back` : `back to step ${view.aim}; Enter rewinds` });
   parts.aim.hidden = view.aim === null;
   if (view.aim !== null) {
     const i = before(line.step, view.aim) - 1, loss = i >= 0 ? `, loss ${brief(line.smooth[i])}` : "";
@@ -86,7 +86,7 @@ function showTable(table, family, view, act) {
     const from = line.parent === null ? "the start" : `${line.parent}, step ${line.born}`;
     const numbers = last < 0 ? [line.born, "", ""] : [line.step[last] + 1, show(line.rate[last]), line.smooth[last].toFixed(3)];
     const cells = [from, ...numbers, ...scores.map((name) => (name in held ? held[name].toFixed(3) : ""))];
-    cells.forEach((text, k) => { if (row.cells[k + 1].textContent !== String(text)) row.cells[k + 1].textContent = text; });
+    cells.forEach((text, k) => write(row.cells[k + 1], String(text)));
     row.cells[0].firstChild.style.background = view.drawn.colours[line.number % view.drawn.colours.length];
     row.toggleAttribute("aria-current", current);
     for (const each of row.querySelectorAll("button")) each.disabled = current || view.over;

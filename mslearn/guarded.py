@@ -15,7 +15,8 @@ class Guarded(Travel):
 
     def _replaying(self, left: bool = False) -> bool:
         """Whether recorded events drive, the guard's among them; if asked, whether any is left."""
-        return self.script is not None and self.script.strict and (not left or len(self.script) > 0)
+        script = self.script
+        return script is not None and script.strict and (not left or len(script) > 0)
 
     def _is_sound(self, loss: float, norm: float) -> bool:
         """Whether the step may be taken: a finite gradient, and no objection of the guard's."""
@@ -35,8 +36,9 @@ class Guarded(Travel):
         trouble, self._trouble = self._trouble, ""
         if not trouble:
             return
-        scripted = bool(self.script)  # and something left in it
-        asked = self.script.answers() if scripted else self.attended
+        script = self.script  # which a hand may drop at any time
+        scripted = bool(script)  # and something left in it
+        asked = script.answers() if scripted else self.attended
         back_to, step, rate = self._before_trouble(), self.step, self.base_rate(self.step - 1)
         trouble = f"{trouble} at rate {rate:.2g} (step {step - 1})"
         if not asked and (self.guard.headless == "raise" or self._returns > RETURNS):

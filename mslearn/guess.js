@@ -59,7 +59,7 @@ function listenToGuess(parts, act, view, setup) {
 }
 
 function showGuess(parts, view) {
-  parts.predict.setAttribute("aria-pressed", String(view.predicting));
+  mark(parts.predict, { "aria-pressed": view.predicting });
   parts.guess.hidden = !view.predicting;
-  parts.canvas.style.cursor = view.predicting ? "crosshair" : "";
+  mark(parts.canvas, { class: view.predicting ? "mslearn-drawn" : "" });
 }

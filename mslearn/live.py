@@ -27,8 +27,8 @@ from mslearn.plot import Picture
 from mslearn.run import Run
 from mslearn.samples import Samples
 
-PERIOD = 0.25  # seconds between drawings at the least
-SHARE = 0.02  # of the time at the most
+PERIOD, LONGEST = 0.25, 1.0  # seconds between drawings, at the least and at the most
+SHARE = 0.01  # of the time at the most, short of the longest period
 NO_PAGE = 20.0  # seconds without a word from a page, after which a picture stands in for it
 STILL = 10.0  # seconds between two such pictures at the least
 WATCH = 10  # steps between two looks at the layers, unless the run says otherwise
@@ -44,7 +44,7 @@ class Live:
     One run lives at a time: starting another stops the one before. `band` is a `picture.Band`, or
     (steps, low, high) for the loss, drawn behind the curve. `sample(model)` gives a text that the
     model writes, shown every `sample_every` steps, by default ten times. `guess` is the learner's
-    prediction, `events` a script that drives where nobody does. The run keeps snapshots to go back
+    prediction, `events` a script that drives until a hand does. The run keeps snapshots to go back
     to, unless `rewind` is False.
     At the end one picture takes the panel's place, so that the saved notebook needs no kernel.
     """
@@ -156,14 +156,18 @@ class Live:
         finally:
             self.ended = time.perf_counter()
             self._done.set()
+            self.panel.stirred.set()
 
     def _paint(self) -> None:
         """Look at the log now and then; a failure here leaves the training alone."""
         self._belong()
-        pause, picture_at = 0.0, time.monotonic() + NO_PAGE
+        picture_at = time.monotonic() + NO_PAGE
         try:
-            while not self._done.wait(pause):
-                pause = max(PERIOD, self.panel.flush(self.phase) / SHARE)
+            while not self._done.is_set():
+                self.panel.stirred.clear()
+                pause = min(self.panel.flush(self.phase) / SHARE, LONGEST)
+                if not self._done.wait(PERIOD):  # after it, an act is shown at once
+                    self.panel.stirred.wait(max(0.0, pause - PERIOD))
                 if not self.run.attended and time.monotonic() > picture_at:
                     picture_at = time.monotonic() + max(STILL, self._still() / SHARE)
             self.panel.flush(self.phase, str(self.error or ""))

@@ -238,10 +238,10 @@ def muon_and_adamw(
     The two rates keep their ratio under one schedule: the first group's is the run's rate.
     """
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [dict(params=hidden, muon=True), dict(params=rest, lr=adam_lr)]
-    return Muon(groups, lr=lr, weight_decay=weight_decay, dtype=dtype)
+    rest = [p for p in model.parameters() if not any(p is each for each in hidden)]
+    matrices = dict(params=hidden, muon=True, name="matrices")
+    others = dict(params=rest, lr=adam_lr, name="the rest")
+    return Muon([matrices, others], lr=lr, weight_decay=weight_decay, dtype=dtype)
 
 
 def check_rate(rate: float) -> None:

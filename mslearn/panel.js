@@ -26,7 +26,7 @@ function newView(setup) {
   return {
     on, phase: "starting", note: "", range: { min: setup.low, max: setup.high }, rate: { mode: "absolute", value: null }, ratios: null,
     proposed: null, paused: false, over: false, proposal: null, pins: [], guess: setup.guess, predicting: Boolean(setup.guessing), drawing: false,
-    pace: [0, 0], aim: null, pointer: null, drawn: null, sent: 0,
+    pace: [0, 0], aim: null, pointer: null, drawn: null, sent: 0, cost: 0, told: 0,
   };
 }
 
@@ -35,7 +35,7 @@ function hear(view, state) {
   for (const key of ["phase", "note", "pins", "pace", "proposal", "guess"]) if (key in state && !(key === "guess" && view.drawing)) view[key] = state[key];
   view.said = { ...view.said, ...state };
   view.over = OVER.includes(view.phase);
-  if (view.said.seen < view.sent) return;
+  if (!("seen" in view.said) || view.said.seen < view.sent) return;
   const { lr, factor, ratios, phase } = view.said;
   if (lr !== null) view.rate = { mode: "absolute", value: lr };
   else if (factor !== 1) view.rate = { mode: "factor", value: factor };
@@ -55,7 +55,7 @@ function showWords(parts, view, family, setup) {
   const by = view.rate.value === null ? "by schedule" : "by hand", note = view.proposal ? "the guard has a proposal" : view.note;
   const text = note ? `${phase}: ${note}` : `${phase}, rate ${by}`;
   if (parts.phase.textContent !== text && !parts.root.querySelector("[aria-invalid=true]")) parts.phase.textContent = text;
-  parts.root.dataset.phase = phase;
+  mark(parts.root, { "data-phase": phase });
   if (!n) return undefined;
   const step = line.step[n - 1] + 1, loss = line.loss[n - 1], rate = line.rate[n - 1], [tokens, left] = view.pace;
   const state = `step ${step} of ${setup.steps}, loss ${loss.toFixed(3)}, rate ${show(rate)}`;
@@ -106,15 +106,21 @@ function showViews(parts, view, family, setup) {
   const there = { scores: family.names.some((name) => name !== "loss"), layers: setup.layers.length > 0, earlier: setup.earlier.length > 0 };
   for (const each of parts.views) {
     each.hidden = there[each.dataset.view] === false;
-    each.setAttribute("aria-pressed", String(view.on[each.dataset.view]));
+    mark(each, { "aria-pressed": view.on[each.dataset.view] });
   }
 }
 
 function render({ model, el }) {
   const setup = model.get("setup"), family = newFamily(), view = newView(setup), parts = build(setup);
   let queued = 0;
+  const tell = (started) => { // what drawing takes, so that the kernel asks for it less often where that is much
+    view.cost += (performance.now() - started - view.cost) / (view.cost ? 4 : 1);
+    if (!view.over && Math.abs(view.cost - view.told) > 0.3 * view.told) model.send({ kind: "drew", page: performance.timeOrigin, ms: (view.told = view.cost) });
+  };
   const redraw = () => {
     queued = 0;
+    const started = performance.now();
+    if (!setup.guessing) setTimeout(tell, 0, started); // when the browser has put it on the screen, too
     view.drawn = draw(parts.canvas, family, setup, view);
     const used = showWords(parts, view, family, setup);
     showGuess(parts, view);
@@ -137,10 +143,10 @@ function render({ model, el }) {
   };
   const hello = () => model.send({ kind: "hello", page: performance.timeOrigin });
   const heard = (message, buffers) => {
-    if (message.kind === "run") {
-      receiveFamily(family, message);
-      hear(view, message.state);
-    } else if (!receivePoints(family, message, buffers)) return hello();
+    receiveFamily(family, message);
+    if (message.state) hear(view, message.state);
+    const whole = (message.points ?? []).every((each, i) => receivePoints(family, each, buffers.slice(3 * i, 3 * i + 3)));
+    if (!whole) return hello();
     view.redraw();
   };
   const gone = () => { // the kernel was restarted or shut down: what is shown here is over

@@ -5,6 +5,7 @@ which sets a plain field and nothing else, because the message may arrive on any
 """
 
 import math
+import threading
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from mslearn.points import Stream
 from mslearn.run import Run
 
 PACE = 1.0  # seconds between two words on speed and time left
+BESIDE = 2.0  # what a picture costs on the page's side, beside the time that the page sees
 SAID = 10.0  # seconds that a sentence stays
 
 
@@ -39,7 +41,10 @@ class Panel:
         self.widget = page({**setup(run, steps, title, band), **more})
         self.widget.on_msg(self.receive)
         self.guess: list[list[float]] = more.get("guess", [])
-        self.seen, self.said, self.pages = 0.0, "", set()
+        self.seen, self.said = 0.0, ""
+        self.pages: set[float] = set()
+        self.stirred = threading.Event()  # somebody did something, so there is something to show
+        self.drawing: dict[float, float] = {}  # seconds that a picture takes, by page
         self._notices, self._told = len(run.notices), 0
         self._shown, self._said_at = "", 0.0
         self._asked = True
@@ -50,6 +55,9 @@ class Panel:
             case {"kind": "hello", "page": page}:
                 self.pages.add(page)
                 self.run.attended, self._asked = True, True
+            case {"kind": "drew", "page": int() | float() as page, "ms": int() | float() as ms}:
+                self.drawing[page] = ms / 1000
+                return
             case {"kind": "rate", "mode": mode, "value": value}:
                 self.said = self._rate(mode, value)
             case {"kind": "branch", "name": str() as name, "step": step}:
@@ -61,6 +69,7 @@ class Panel:
                 self.said = self.run.ask(name, value)
         if isinstance(at := message.get("at"), int | float):
             self.seen = at
+        self.stirred.set()
 
     def _rate(self, mode: Any, value: Any) -> str:
         """Follow the schedule (None), a multiple of it, or a rate of one's own."""
@@ -76,7 +85,10 @@ class Panel:
         return next(name for name in names if name not in self.run.family.timelines)
 
     def flush(self, phase: str, note: str = "") -> float:
-        """Send what is new, or everything to a page that asked; gives the seconds of its CPU."""
+        """Send what is new, or everything to a page that asked; gives the seconds that it costs.
+
+        That is the CPU of this thread and what the pages said that a picture takes them.
+        """
         started = time.thread_time()  # waiting for its turn costs the training nothing
         everything = self._asked
         if everything:
@@ -85,13 +97,19 @@ class Panel:
         news = [
             (name, self._of(name, phase != "running")) for name in list(self.run.family.timelines)
         ]
-        self._send_changes(phase, note, everything)
-        for name, new in news:
-            if new is not None:
-                message = {"kind": "points", "line": name, "from": new.at}
-                message["layers"] = len(self.run.watch.names)
-                self.widget.send(message, buffers=list(new[1:]))
-        return time.thread_time() - started
+        self._send(self._changes(phase, note, everything), news)
+        return time.thread_time() - started + BESIDE * sum(self.drawing.values())
+
+    def _send(self, changes: dict[str, Any], news: list[tuple[str, Any]]) -> None:
+        """One message for all that is new, so that the page draws once; none where nothing is."""
+        new = [(name, each) for name, each in news if each is not None]
+        if new:
+            layers = len(self.run.watch.names)
+            points = [{"line": name, "from": each.at, "layers": layers} for name, each in new]
+            changes = {**changes, "points": points}
+        if changes:
+            buffers = [buffer for _, each in new for buffer in each[1:]]
+            self.widget.send({"kind": "run", **changes}, buffers=buffers)
 
     def _of(self, name: str, last: bool) -> Any:
         """What is new of a timeline. One that went back in time has another log: all of it."""
@@ -103,8 +121,8 @@ class Panel:
             stream = self._streams[name] = Stream(line.log, self.steps)
         return stream.news(self._names, last)
 
-    def _send_changes(self, phase: str, note: str, everything: bool) -> None:
-        """Say what has changed of the run, if anything has."""
+    def _changes(self, phase: str, note: str, everything: bool) -> dict[str, Any]:
+        """What has changed of the run, beside its points."""
         state, family = self._now(phase, note), self._about_family()
         changed = {key: value for key, value in state.items() if value != self._state.get(key, ...)}
         message = {k: value for k, value in family.items() if value != self._known.get(k, ...)}
@@ -113,9 +131,9 @@ class Panel:
         if texts:
             message["samples"] = [{"step": step, "text": text} for step, text in texts]
         self._state, self._known = state, family
-        if message or changed:
-            kind = {"kind": "run", "all": True} if everything else {"kind": "run"}
-            self.widget.send({**kind, **message, "state": changed})
+        if changed:
+            message["state"] = changed
+        return {"all": True, **message} if everything else message
 
     def _about_family(self) -> dict[str, Any]:
         """Which timelines there are; `pins` of the current one are in the state."""

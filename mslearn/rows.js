@@ -3,6 +3,7 @@
 
 const SHARES = { loss: 3.1, gradient: 1.3, layers: 2, rate: 1.5, score: 1.8 };
 const UNIT = 62, BRANCH = 18; // pixels: a row of share 1, a timeline in the tree
+const LONG = 1500, TAIL = 30; // points of all curves, from which on a picture is kept; its age in pixels
 
 // A timeline's colour; where there is only one, the place of the series in the palette.
 const lineColour = (line, frame, alone = 0) => frame.colours[(frame.family.lines.size > 1 ? line.number : alone) % frame.colours.length];
@@ -43,9 +44,10 @@ function draw(canvas, family, setup, view) {
   const boxes = rows.map((row) => {
     const box = { ...row, top: top + TOP, bottom: top + TOP + UNIT * SHARES[row.kind] };
     top = box.bottom;
-    return drawRow(frame, box);
+    return rowFor(frame, box);
   });
-  drawSteps(frame, top);
+  const drawn = drawStill(canvas, frame, boxes, view);
+  for (const box of boxes) drawRow(frame, box, drawn);
   const place = setup.guessing ? top : drawTree(frame, top + BOTTOM);
   for (const box of boxes) if (view.pointer !== null) drawValue(frame, box);
   if (view.aim !== null || view.pointer !== null) drawCrossing(frame, TOP, setup.guessing ? top : height);
@@ -60,20 +62,61 @@ function paper(canvas, width, height) {
     canvas.width = Math.round(width * scale);
     canvas.height = Math.round(height * scale);
   }
-  const ink = style.color, [r, g, b] = (ink.match(/[\d.]+/g) || [0, 0, 0]).map(Number), dark = 0.3 * r + 0.6 * g + 0.1 * b > 128;
-  const pen = canvas.getContext("2d");
-  pen.setTransform(scale, 0, 0, scale, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  pen.font = "12px " + style.fontFamily;
-  pen.textBaseline = "middle";
-  return { pen, ink, dark, colours: dark ? DARK : LIGHT, paper: dark ? "#1b1b1b" : "#ffffff" };
+  const font = "12px " + style.fontFamily, pen = penFor(canvas, scale, font), ink = style.color, [r, g, b] = (ink.match(/[\d.]+/g) || [0, 0, 0]).map(Number), dark = 0.3 * r + 0.6 * g + 0.1 * b > 128;
+  return { pen, font, scale, ink, dark, colours: dark ? DARK : LIGHT, paper: dark ? "#1b1b1b" : "#ffffff" };
 }
 
-function drawRow(frame, box) {
-  const { pen, ink, width } = frame, { series, extra } = contents(frame, box);
+// A pen in pixels of the page, on a canvas wiped clean.
+function penFor(canvas, scale, font) {
+  const pen = canvas.getContext("2d");
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  pen.font = font;
+  pen.textBaseline = "middle";
+  return pen;
+}
+
+// What a row is made of, and the axis that shows all of it.
+function rowFor(frame, box) {
+  const { series, extra } = contents(frame, box);
   box.axis = axisFor(frame, box, [...series.flatMap((s) => extent(s.values, s.range)), ...extra]);
   box.y = (value) => box.bottom - box.axis.place(value) * (box.bottom - box.top);
-  box.series = series;
+  return Object.assign(box, { series, heavy: series.filter((s) => s.heavy), title: titleOf(frame, box) });
+}
+
+// Axes, titles and the curves that grow. Of a long run they are kept as a picture, and a step adds no
+// more than the strokes that are new, until an axis moves. Gives how far the picture has each curve.
+function drawStill(canvas, frame, boxes, view) {
+  const heavy = boxes.flatMap((box) => box.heavy), counts = heavy.map(({ range, steps }) => Math.min(range[1], steps.length));
+  if (counts.reduce((sum, count) => sum + count, 0) < LONG) {
+    boxes.forEach((box) => drawFrame(frame, box));
+    drawSteps(frame, boxes.at(-1).bottom);
+    return new Map();
+  }
+  const looks = heavy.map(({ colour, width, alpha, range }) => [colour, width, alpha, range[0]]), axes = boxes.map(({ axis, title }) => [axis.value(0), axis.value(1), title]);
+  const key = JSON.stringify([canvas.width, canvas.height, frame.ink, frame.last, view.on, looks, axes]);
+  const still = (view.still ??= { canvas: document.createElement("canvas") });
+  const tail = heavy.some((s, i) => s.steps !== still.heavy?.[i]?.steps || frame.x(s.steps[counts[i] - 1]) > frame.x(s.steps[still.counts[i] - 1]) + TAIL);
+  if (still.key !== key || tail) {
+    Object.assign(still.canvas, { width: canvas.width, height: canvas.height });
+    const pen = penFor(still.canvas, frame.scale, frame.font);
+    for (const box of boxes) drawFrame({ ...frame, pen }, box, true);
+    drawSteps({ ...frame, pen }, boxes.at(-1).bottom);
+    Object.assign(still, { key, heavy, counts });
+  }
+  frame.pen.drawImage(still.canvas, 0, 0, canvas.width / frame.scale, canvas.height / frame.scale);
+  return new Map(heavy.map((s, i) => [s, still.counts[i]]));
+}
+
+function clipTo({ pen, width }, box) {
+  pen.save();
+  pen.beginPath();
+  pen.rect(LEFT, box.top - 5, width - LEFT - RIGHT + 5, box.bottom - box.top + 10);
+  pen.clip();
+}
+
+function drawFrame(frame, box, curves = false) {
+  const { pen, ink, width } = frame;
   for (const tick of box.axis.ticks) {
     pen.globalAlpha = 0.75;
     pen.fillStyle = ink;
@@ -83,16 +126,22 @@ function drawRow(frame, box) {
     pen.fillRect(LEFT, Math.round(box.y(tick)), width - LEFT - RIGHT, 1);
     pen.globalAlpha = 1;
   }
-  pen.save();
-  pen.beginPath();
-  pen.rect(LEFT, box.top - 5, width - LEFT - RIGHT + 5, box.bottom - box.top + 10);
-  pen.clip();
+  clipTo(frame, box);
   if (frame.setup.band?.of === box.name) fillBand(frame, frame.setup.band, box.y);
-  for (const each of series) (each.dots ? drawHeld : line)(frame, each.steps, each.values, box.y, each);
-  if (box.kind === "loss") drawPins(frame, box);
+  if (curves) for (const each of box.heavy) line(frame, each.steps, each.values, box.y, each);
   pen.restore();
   drawTitle(frame, box);
-  return box;
+}
+
+// The rest of a row, on top: of a curve that grows what is not yet in the picture.
+function drawRow(frame, box, drawn) {
+  clipTo(frame, box);
+  for (const each of box.series) {
+    const range = drawn.has(each) ? [Math.max(each.range[0], drawn.get(each) - 1), each.range[1]] : each.range;
+    (each.dots ? drawHeld : line)(frame, each.steps, each.values, box.y, { ...each, range });
+  }
+  if (box.kind === "loss") drawPins(frame, box);
+  frame.pen.restore();
 }
 
 function drawHeld(frame, steps, values, y, style) {

@@ -41,7 +41,7 @@ function strands(frame, steps, values, alone = 0) {
 function contents(frame, box) {
   const { setup, view, ink, last } = frame, extra = [];
   if (box.kind === "layers") return { series: layerSeries(frame, box.name), extra };
-  const own = (key, alone) => strands(frame, (each) => each.step, (each) => each[key], alone);
+  const own = (key, alone) => strands(frame, (each) => each.step, (each) => each[key], alone).map((each) => ({ ...each, heavy: true }));
   if (box.kind === "gradient") return { series: own("grad", 3).map((each) => ({ ...each, width: 1.3 })), extra };
   if (box.kind === "rate") return { series: [...planned(frame), ...own("rate", 2).map((each) => ({ ...each, stepped: true, width: each.current ? 2.2 : 1.4 }))], extra };
   const held = frame.lines.map((each) => [each, each.held.filter((point) => point.name === box.name)]).filter(([, points]) => points.length);
@@ -97,7 +97,8 @@ function axisFor({ view, lines, setup }, box, values) {
   return linearAxis(low, Math.min(high, start > 0 ? start + 0.6 * Math.max(start - low, 0.2 * start) : high), 5);
 }
 
-function drawTitle({ pen, ink, setup, view, dark, lines, family }, box) {
+// The title of a row, and what is said beside it.
+function titleOf({ setup, view, family }, box) {
   const note = box.kind === "layers" && setup.layers.length > 1 ? `${setup.layers[0]} (dark) to ${setup.layers.at(-1)} (light)` : "";
   const title = box.kind === "score" ? `held out: ${words(box.name)}` : TITLES[box.name] ?? TITLES[box.kind];
   const marks = [];
@@ -106,14 +107,18 @@ function drawTitle({ pen, ink, setup, view, dark, lines, family }, box) {
   if (box.kind === "loss" && view.guess.length) marks.push("dotted: predicted");
   if (setup.band?.of === box.name) marks.push("grey: reference band");
   if (box.kind === "rate") marks.push("dashed: planned");
+  return [title, [...marks, note].filter(Boolean).join("   ")];
+}
+
+function drawTitle({ pen, ink }, { title: [title, beside], top }) {
   pen.textAlign = "left";
   pen.fillStyle = ink;
   pen.font = pen.font.replace(/^/, "600 ");
-  pen.fillText(title, LEFT, box.top - 14);
+  pen.fillText(title, LEFT, top - 14);
   const at = LEFT + pen.measureText(title).width + 14;
   pen.font = pen.font.replace(/600 |bold /, "");
   pen.globalAlpha = 0.7;
-  pen.fillText([...marks, note].filter(Boolean).join("   "), at, box.top - 14);
+  pen.fillText(beside, at, top - 14);
   pen.globalAlpha = 1;
 }
 

@@ -64,12 +64,17 @@ def fine_tuner(
     """
     depth = len(model.body.blocks)
     groups = [
-        {"params": list(block.parameters()), "lr": lr * decay**level, "muon": True}
+        {
+            "params": list(block.parameters()),
+            "lr": lr * decay**level,
+            "muon": True,
+            "name": f"block {depth - 1 - level}",
+        }
         for level, block in enumerate(reversed(model.body.blocks))
     ]
-    groups.append({"params": list(model.head.parameters()), "lr": 0.3 * lr})
+    groups.append({"params": list(model.head.parameters()), "lr": 0.3 * lr, "name": "head"})
     embedding = list(model.body.embedding.parameters())
-    groups.append({"params": embedding, "lr": 0.3 * lr * decay**depth})
+    groups.append({"params": embedding, "lr": 0.3 * lr * decay**depth, "name": "embedding"})
     return Muon(groups, lr=lr, dtype=dtype)
 
 

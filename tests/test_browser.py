@@ -106,11 +106,14 @@ class TestControls:
         shares = flight.page.get_by_role(
             "textbox", name=re.compile("^Share of the rate, .*, typed$")
         )
-        assert shares.count() > 1
+        assert shares.count() == 2
+        flight.page.get_by_text("the rest", exact=True).wait_for()  # a group goes by its name
         shares.nth(1).fill("0")
         shares.nth(1).press("Enter")
         flight.page.screenshot(path=SHOTS / "groups.png")
+        flight.reach(flight.step + 3)  # of two changes within one step only the last counts
         flight.button("As planned").click()
+        flight.reach(flight.step + 3)
         flight.page.get_by_text("Rates of the parameter groups").click()
 
     def test_nonsense_in_the_field_is_refused_in_words(self, flight):
@@ -170,9 +173,19 @@ class TestControls:
             flight.button(view).click()
         box = flight.chart.bounding_box()
         assert box["height"] > before + 200
+        flight.button("Pause").click()
+        flight.says("^paused")
+        flight.page.wait_for_timeout(1_500)  # the last points come in
+        pixels = "canvas => canvas.toDataURL()"
+        alone = flight.chart.evaluate(pixels)
         flight.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60)
         flight.page.wait_for_timeout(200)
         flight.page.screenshot(path=SHOTS / "layers.png")
+        assert flight.chart.evaluate(pixels) != alone  # the values under the mouse
+        flight.page.mouse.move(5, 5)
+        flight.page.wait_for_timeout(200)
+        assert flight.chart.evaluate(pixels) == alone
+        flight.button("Resume").click()
         for view in ("Gradient", "Layers", "Log loss", "Log steps"):
             flight.button(view).click()
 
@@ -191,7 +204,11 @@ class TestControls:
 
     def test_each_move_of_the_mouse_is_one_event_in_use_before_the_next(self, flight):
         released, chosen = move(flight, MOVES)
-        found = [event for event in stop(flight) if event[1] == "lr"][-MOVES:]
+        done = stop(flight)
+        shares = [event[2] for event in done if event[1] == "ratios"]
+        assert shares == [[1.0, 0.0], None]  # what the groups were given, and taken back
+        assert {"factor", "note", "paused", "single"} <= {event[1] for event in done}
+        found = [event for event in done if event[1] == "lr"][-MOVES:]
         assert [value for _, _, value, _ in found] == chosen
         for let_go, (_, _, _, used), next_go in zip(
             released, found, [*released[1:], 9e9], strict=True

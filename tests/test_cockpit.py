@@ -419,6 +419,22 @@ class TestScript:
         ]
         assert set(rates(run)[10:30]) == {0.02} and run.family.now.born == 17
 
+    def test_the_first_act_of_a_hand_drops_the_rest_of_it(self):
+        run = tiny_run(snapshots=Snapshots(every=5))
+        run.follow([(10, "lr", 0.02), (20, "lr", 0.05), (30, "rewind", 0)])
+        for record in run.train(40):
+            if record.step == 12:
+                run.ask("note", "I only watch")
+            if record.step == 24:
+                run.ask("lr", 0.001)
+        assert [(e.step, e.name) for e in run.events] == [
+            (10, "lr"),
+            (13, "note"),
+            (20, "lr"),
+            (25, "lr"),
+        ]
+        assert run.script is None and "the run is yours" in run.notices[-1][1]
+
     def test_it_does_not_wait_and_it_can_stop(self):
         run = tiny_run()
         run.follow([(3, "paused", True), (6, "stopped", True)])

@@ -125,6 +125,15 @@ class TestActs:
         assert rates[step - 1] == slow.run.schedule(step - 1)
         assert rates[back] == slow.run.schedule(back)
 
+    def test_on_a_slow_run_it_is_at_most_one_step_late(self):
+        live = Live(make_run(pause=0.3), 20_000)
+        until(lambda: live.run.log)
+        begun = live.run.step  # the step under way
+        act(live, "rate", mode="absolute", value=0.5)
+        until(lambda: live.run.events)
+        live.stop()
+        assert begun <= live.run.events[0].step <= begun + 1
+
     def test_a_multiple_of_the_schedule_keeps_its_shape_and_lets_go_of_a_rate_held(self, slow):
         act(slow, "rate", mode="absolute", value=0.5)
         until(lambda: slow.run.log[-1].lr == 0.5)
@@ -286,7 +295,7 @@ class TestWire:
         panel, messages = sent
         panel.flush("running")
         panel.flush("running")
-        points = [buffers[0] for content, buffers in messages if content["kind"] == "points"]
+        points = [buffers[0] for content, buffers in messages if "points" in content]
         assert [len(buffer) for buffer in points] == [40 * 16]
 
     def test_nothing_is_sent_when_nothing_has_changed(self, sent):
@@ -299,13 +308,13 @@ class TestWire:
     def test_points_are_steps_losses_rates_and_gradient_norms(self, sent):
         panel, messages = sent
         panel.flush("running")
-        numbers, last = array("f", messages[1][1][0]), panel.run.log[-1]
+        numbers, last = array("f", messages[0][1][0]), panel.run.log[-1]
         assert numbers[-4:] == array("f", (last.step, last.loss, last.lr, last.grad_norm))
 
     def test_held_out_scores_are_numbered_by_name(self, sent):
         panel, messages = sent
         panel.flush("running")
-        (family, _), (_, (_, held, _)) = messages
+        ((family, (_, held, _)),) = messages  # one message, so that the page draws once
         assert family["names"] == ["loss", "accuracy"]
         assert array("f", held).tolist() == [19, 0, 1.5, 19, 1, 0.25, 39, 0, 1.5, 39, 1, 0.25]
 
@@ -314,8 +323,15 @@ class TestWire:
         panel.flush("running")
         panel.receive(None, {"kind": "hello", "page": 1})
         panel.flush("running")
-        (_, first), (_, second) = messages[1], messages[3]
-        assert first == second and messages[2][0]["all"] and panel.run.attended
+        (_, first), (content, second) = messages
+        assert first == second and content["all"] and panel.run.attended
+
+    def test_what_a_picture_takes_the_page_is_counted_among_the_costs(self, sent):
+        panel, _ = sent
+        panel.flush("running")
+        assert panel.flush("running") < 0.1
+        panel.receive(None, {"kind": "drew", "page": 1.5, "ms": 200})
+        assert panel.flush("running") > 0.2 and not panel.stirred.is_set()
 
     def test_the_page_learns_which_of_its_acts_have_arrived(self, sent):
         panel, messages = sent
@@ -331,7 +347,7 @@ class TestWire:
         panel.run.family.now.log = panel.run.log.upto(10)
         panel.flush("running")
         content, buffers = messages[-1]
-        assert content["from"] == (0, 0, 0) and len(buffers[0]) == 10 * 16
+        assert content["points"][0]["from"] == (0, 0, 0) and len(buffers[0]) == 10 * 16
 
     def test_a_text_the_model_wrote_goes_once(self, sent):
         panel, messages = sent
