@@ -12,6 +12,7 @@ from mslearn import (
     blanks,
     cleaning,
     depths,
+    embeddings,
     initializers,
     label_curve,
     normalizers,
@@ -19,6 +20,7 @@ from mslearn import (
     rates,
     resets,
     ways,
+    word_vectors,
 )
 from mslearn.store import Store, load_result, origin, result_path
 
@@ -28,6 +30,7 @@ EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "attention": attention_ablation.experiment,
     "cleaning": cleaning.experiment,
     "depths": depths.experiment,
+    "embeddings": embeddings.experiment,
     "initializers": initializers.experiment,
     "labels": label_curve.experiment,
     "masked": blanks.experiment,
@@ -37,6 +40,7 @@ EXPERIMENTS: dict[str, Callable[[Store, Path | None], None]] = {
     "rates": rates.experiment,
     "resets": resets.experiment,
     "ways": ways.experiment,
+    "word_vectors": word_vectors.experiment,
 }
 
 
