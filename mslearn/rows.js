@@ -146,7 +146,8 @@ function drawRow(frame, box, drawn) {
 
 function drawHeld(frame, steps, values, y, style) {
   line(frame, steps, values, y, { ...style, width: 1.4, dash: [6, 3] });
-  dots(frame, steps, values, y, style.colour, style.alpha);
+  const [from, to] = style.range, first = from > 0 ? from + 1 : 0; // before it stands the parent's last
+  dots(frame, steps.slice(first, to), values.slice(first, to), y, style.colour, style.alpha);
 }
 
 function drawSteps({ pen, ink, ticks, x, width }, bottom) {
