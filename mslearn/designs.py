@@ -22,6 +22,7 @@ def design_of(config: Mapping[str, Any]) -> Design:
             hidden=config.get("n_inner") or 0,
             eps=config["layer_norm_epsilon"],
             activation=_gelu(config["activation_function"]),
+            tied=config.get("tie_word_embeddings", True),
         )
     sizes = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "num_attention_heads")
     sizes = [config[name] for name in (*sizes, "hidden_size")]
@@ -118,6 +119,7 @@ def _gpt2(design: Design) -> dict[str, Any]:
         "n_inner": design.width,
         "layer_norm_epsilon": design.eps,
         "activation_function": _their_gelu(design),
+        "tie_word_embeddings": design.tied,
         "bos_token_id": None,
         "eos_token_id": None,
     }

@@ -109,7 +109,8 @@ def gpt2(design: Design) -> list[Entry]:
             entries += pair(f"{a}.{theirs}", *ours, kinds=WEIGHT, transposed=True)
             entries += pair(f"{a}.{theirs}", *ours, kinds=("bias",))
         entries += pair(f"{a}.ln_2", f"{b}.feed_forward_norm")
-    return entries + pair("transformer.ln_f", "final_norm")
+    entries += pair("transformer.ln_f", "final_norm")
+    return entries if design.tied else entries + pair("lm_head", "head", kinds=WEIGHT)
 
 
 def llama(design: Design) -> list[Entry]:

@@ -145,7 +145,7 @@ class TestLogits:
         ("kind", "other"),
         [
             ("gpt2", {"activation_function": "gelu", "n_inner": 40}),
-            ("gpt2", {"layer_norm_epsilon": 1e-2}),
+            ("gpt2", {"layer_norm_epsilon": 1e-2, "tie_word_embeddings": False}),
             ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
             ("llama", {"num_key_value_heads": 1, "rms_norm_eps": 1e-2}),
             ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}),
