@@ -1,5 +1,6 @@
 """A run as one picture, which takes the place of its panel and stays in the saved notebook."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -120,10 +121,12 @@ def _draw_score(ax: Any, lines: list[Timeline], name: str, band: Band | None) ->
 def _leave_out_explosions(ax: Any, lines: list) -> None:
     """A loss that ran away leaves the picture at its top, so that the rest can be seen."""
     starts = [max(line.log.column("loss", 0, 10)) for line in lines]
+    finite = [loss for line in lines for loss in line.log.column("loss") if math.isfinite(loss)]
     bottom, top = ax.get_ylim()
-    limit = max((start + 0.6 * max(start - bottom, 0.0) for start in starts), default=top)
-    if bottom < limit < top:
-        ax.set_ylim(bottom, limit)
+    lowest = min(finite, default=bottom)
+    limit = max((start + 0.6 * max(start - lowest, 0.0) for start in starts), default=top)
+    if lowest < limit < top:
+        ax.set_ylim(max(bottom, lowest - 0.06 * (limit - lowest)), limit)
 
 
 def _draw_pins(ax: Any, run: Run) -> None:
@@ -136,6 +139,8 @@ def _draw_pins(ax: Any, run: Run) -> None:
 
 
 def _draw_rate(ax: Any, lines: list[Timeline], plan: list[tuple[int, float]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     plan = [(step, rate) for step, rate in plan if rate > 0]
     if plan:
         ax.plot(*zip(*plan, strict=True), color="0.6", ls="--", lw=1.2, label="planned")
@@ -147,6 +152,10 @@ def _draw_rate(ax: Any, lines: list[Timeline], plan: list[tuple[int, float]]) ->
         seen += [rate for rate in used if rate > 0]
     if seen:
         ax.set_yscale("log")
-        ax.set_ylim(max(min(seen), max(seen) / 1000) / 1.5, max(seen) * 1.5)
+        low, high = max(min(seen), max(seen) / 1000) / 1.5, max(seen) * 1.5
+        ax.set_ylim(low, high)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 3.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        ax.yaxis.set_minor_locator(NullLocator())
         plot.legend(ax, loc="lower left", ncols=2)
     ax.set_ylabel("rate")
