@@ -10,8 +10,9 @@ import regex
 
 from mslearn.merges import WORDS
 
-# Before a white space that a visible character follows, no pattern of GPT-2's cut can reach across.
-BETWEEN_WORDS = regex.compile(r"\s(?=\S)")
+# The last place at which no pattern of GPT-2's cut reaches across: before a white space that a
+# visible character follows.
+BETWEEN_WORDS = regex.compile(r"(?r)\s(?=\S)")
 VOWELS = "aeiouy"
 ENDINGS = (
     ("fulness", "ful"), ("ousness", "ous"), ("iveness", "ive"), ("ational", "ate"),
@@ -22,7 +23,7 @@ ENDINGS = (
 """What `stem` takes off and puts in its place, tried in this order."""
 
 
-def stream(path: Path | str, size: int = 1 << 20) -> Iterator[str]:
+def stream(path: Path | str, size: int = 1 << 16) -> Iterator[str]:
     """The text of a UTF-8 file in pieces of about `size` bytes; memory does not grow with the file.
 
     The pieces are cut between words, so that counting words in them is counting in the whole. Text
@@ -32,12 +33,12 @@ def stream(path: Path | str, size: int = 1 << 20) -> Iterator[str]:
     decoder, rest, done = codecs.getincrementaldecoder("utf-8-sig")(), "", 0
     with Path(path).open("rb") as file:
         while raw := file.read(size):
+            searched = max(1, len(rest) - 1)  # it was searched when it came
             rest += _decode(decoder, raw, path, done)
             done += len(raw)
-            cuts = [found.start() for found in BETWEEN_WORDS.finditer(rest)]
-            if cuts and cuts[-1]:
-                yield rest[: cuts[-1]]
-                rest = rest[cuts[-1] :]
+            if found := BETWEEN_WORDS.search(rest, searched):
+                yield rest[: found.start()]
+                rest = rest[found.start() :]
     rest += _decode(decoder, b"", path, done)
     if rest:
         yield rest
