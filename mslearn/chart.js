@@ -27,6 +27,11 @@ function depthColour(i, n, dark) {
 
 // ---- axes: `place` gives the share of the way up, `value` the way back ----
 
+// A range whose ends lie on a grid, so that an axis moves now and then and not at each new point.
+function settled(low, high, grain = 10 ** (Math.floor(Math.log10(high - low || Math.abs(high) || 1)) - 1)) {
+  return [Math.floor(low / grain + 1e-9) * grain, Math.ceil(high / grain - 1e-9) * grain];
+}
+
 const superscript = (n) => String(n).replace("-", "⁻").replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d]);
 
 function niceTicks(low, high, count) {
@@ -37,7 +42,8 @@ function niceTicks(low, high, count) {
   return ticks;
 }
 
-function linearAxis(low, high, count = 4) {
+function linearAxis(least, greatest, count = 4) {
+  const [low, high] = settled(least, greatest);
   const pad = (high - low || Math.abs(high) || 1) * 0.06, span = high - low + 2 * pad;
   return {
     place: (v) => (v - low + pad) / span,
@@ -48,7 +54,7 @@ function linearAxis(low, high, count = 4) {
 }
 
 function logAxis(lowest, highest) {
-  const low = Math.log10(lowest), high = Math.log10(highest);
+  const [low, high] = settled(Math.log10(lowest), Math.log10(highest), 0.05);
   const pad = Math.max(0.12, (high - low) * 0.08), span = high - low + 2 * pad, ticks = [];
   for (let k = Math.floor(low - pad); k <= high + pad; k++) {
     for (const digit of span > 1.6 ? [1] : span > 0.8 ? [1, 3] : [1, 2, 3, 5, 7])
