@@ -165,7 +165,8 @@ class Live:
         try:
             while not self._done.is_set():
                 self.panel.stirred.clear()
-                pause = min(self.panel.flush(self.phase) / SHARE, LONGEST)
+                spent = self.panel.flush(self.phase)
+                pause = min(spent / SHARE, LONGEST) if self.phase == "running" else PERIOD
                 if not self._done.wait(PERIOD):  # after it, an act is shown at once
                     self.panel.stirred.wait(max(0.0, pause - PERIOD))
                 if not self.run.attended and time.monotonic() > picture_at:

@@ -127,11 +127,11 @@ class TestControls:
     def test_pause_holds_the_chart_one_step_is_one_and_resume_lets_it_go_on(self, flight):
         flight.button("Pause").click()
         flight.says("^paused")
-        flight.page.wait_for_timeout(600)
+        flight.page.wait_for_timeout(1_200)
         held = flight.step
         flight.button("One step").click()
         flight.reach(held + 1)
-        flight.page.wait_for_timeout(600)
+        flight.page.wait_for_timeout(1_200)
         assert flight.step == held + 1
         flight.button("Resume").click()
         flight.reach(held + 5)
