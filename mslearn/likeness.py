@@ -112,7 +112,7 @@ def titles(documents: Iterable[Document], vocabulary: Vocabulary) -> dict[str, s
     """Words that are the title of a labelled article, each with that article's topic."""
     found = {}
     for document in documents:
-        name = document.title.lower()
+        name = (document.title or "").lower()
         if document.label and words(name) == [name] and name in vocabulary:
             found.setdefault(name, document.label)
     return found
