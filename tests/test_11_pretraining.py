@@ -169,48 +169,6 @@ def torch_clip(gradient: Tensor, most: float) -> Tensor:
     return parameter.grad
 
 
-def rates(first: int = 1, last: int = 0) -> Callable[[float, int, int, int], Tensor]:
-    """(11.12) for every step; `first` and `last` are what stands beside s in the two ramps."""
-
-    def schedule(peak: float, warmup: int, steps: int, falling: int) -> Tensor:
-        s = torch.arange(steps, dtype=torch.float64)
-        return peak * torch.minimum((s + first) / warmup, (steps - last - s) / falling).clamp(max=1)
-
-    return schedule
-
-
-def knots(peak: float, warmup: int, steps: int, falling: int) -> Tensor:
-    """The schedule as a line through four points."""
-    x, y = [-1, warmup - 1, steps - falling, steps], [0, peak, peak, 0]
-    return torch.from_numpy(np.interp(np.arange(steps), x, y))
-
-
-def shape(g: torch.Generator) -> tuple[int, int]:
-    return tuple(torch.randint(2, 50, (2,), generator=g).tolist())
-
-
-def counted(work: Callable[[], Tensor], backward: bool, forward: bool = True) -> int:
-    """Torch's own count of the operations of matrix products."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        out = work()
-        before = counter.get_total_flops()
-        if backward:
-            out.sum().backward()
-        return counter.get_total_flops() - (0 if forward else before)
-
-
-def product(m: int, n: int) -> Tensor:
-    weight = torch.randn(m, n, requires_grad=True)
-    return F.linear(torch.randn(1, n, requires_grad=True), weight)
-
-
-def attention(heads: int, width: int, layers: int, context: int) -> float:
-    """Counted per token, over all layers."""
-    qkv = torch.randn(3, 1, heads, context, width, requires_grad=True)
-    work = lambda: F.scaled_dot_product_attention(*qkv.unbind(0))  # noqa: E731
-    return layers * counted(work, backward=True) / context
-
-
 def sizes(g: torch.Generator) -> tuple[int, int, int, int]:
     """Vocabulary, context, layers, width."""
     V, T, L, half = (int(torch.randint(2, 9, (), generator=g)) for _ in range(4))
@@ -218,10 +176,12 @@ def sizes(g: torch.Generator) -> tuple[int, int, int, int]:
 
 
 def counted_model(V: int, T: int, L: int, d: int) -> float:
+    """Torch's own count of the operations of matrix products, for a token."""
     model = Transformer(Config(V, T, n_layers=L, n_heads=2, d_model=d))
-    tokens = torch.randint(V, (3, T + 1))
-    work = lambda: model(tokens[:, :-1]).square().mean()  # noqa: E731
-    return counted(work, backward=True) / (3 * T)
+    tokens = torch.randint(V, (3, T))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(tokens).square().mean().backward()
+    return counter.get_total_flops() / (3 * T)
 
 
 def rounding_bound(bound: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
@@ -357,35 +317,6 @@ LEDGER = {
         },
     ),
     "11.12": Formula(
-        lambda g: (0.04, *((6, 300, 180) if torch.rand((), generator=g) < 0.5 else (20, 90, 30))),
-        rates(),
-        knots,
-        {"a first step at rate 0": rates(first=0), "a last step at rate 0": rates(last=1)},
-    ),
-    "11.13": Formula(
-        shape,
-        lambda m, n: 2 * m * n,
-        lambda m, n: counted(lambda: product(m, n), backward=False),
-        {"multiplications only": lambda m, n: m * n},
-    ),
-    "11.14": Formula(
-        shape,
-        lambda m, n: torch.tensor([2 * 2 * m * n, 4 * m * n]),
-        lambda m, n: torch.tensor(
-            [counted(lambda: product(m, n), backward=True, forward=False)] * 2
-        ),
-        {"one product only": lambda m, n: torch.tensor([2 * m * n] * 2)},
-    ),
-    "11.15": Formula(
-        lambda g: (2, 4 * shape(g)[0], shape(g)[0], shape(g)[1]),
-        lambda heads, width, L, T: torch.tensor([3 * 4 * L * T, 12 * L * T]) * heads * width,
-        lambda *args: torch.tensor([attention(*args)] * 2),
-        {
-            "scores only": lambda heads, width, L, T: torch.tensor([6 * L * T] * 2) * heads * width,
-            "width of one head": lambda heads, width, L, T: torch.tensor([12 * L * T] * 2) * width,
-        },
-    ),
-    "11.16": Formula(
         sizes,
         lambda V, T, L, d: 6 * (12 * L * d**2 + d * V) + 12 * L * T * d,
         counted_model,
@@ -397,13 +328,13 @@ LEDGER = {
             "attention forgotten": lambda V, T, L, d: 6 * (12 * L * d**2 + d * V),
         },
     ),
-    "11.17": Formula(
+    "11.13": Formula(
         lambda g: normal(g, 3).exp().unbind(),
         lambda C, r, P: C * r / P,
         lambda C, r, P: (1000 * C / P) / (1000 / r),  # least time for 1000 tokens over time taken
         {"upside down": lambda C, r, P: P / (C * r)},
     ),
-    "11.18": Property(
+    "11.14": Property(
         rounding_bound,
         lambda x: (2 ** (x.abs().log2().floor() - 8), 2**-8 * x.abs()),
         {
@@ -411,8 +342,8 @@ LEDGER = {
             "seven bits": lambda x: (2 ** (x.abs().log2().floor() - 7), 2**-7 * x.abs()),
         },
     ),
-    "11.19": Property(lost, 2**-9, {"twice that": 2**-8, "half of that": 2**-10}),
-    "11.20": Formula(
+    "11.15": Property(lost, 2**-9, {"twice that": 2**-8, "half of that": 2**-10}),
+    "11.16": Formula(
         lambda g: (torch.randint(1, 40, (), generator=g).double(), 3, 4, 100),
         lambda S, B, T, n: S * B * T / n,
         times_read,
