@@ -61,9 +61,14 @@ def generate(
 
     With a cache each new token costs one position instead of the whole text. Past the model's
     context the text is read anew from its last half, with and without the cache alike. Raises
-    ValueError for an empty prompt or settings out of range.
+    ValueError for an empty prompt, settings out of range or an encoder, which sees both sides.
     """
     _check(tokens, n, temperature, top_k, top_p)
+    if not model.config.causal:
+        raise ValueError(
+            "a model that sees both sides cannot write from left to right; load a causal one, such "
+            "as checkpoints/base, or fill blanks with this one"
+        )
     generator = torch.Generator().manual_seed(seed)
     predictions = _Predictions(model, [int(token) for token in tokens], cache)
     new: list[int] = []

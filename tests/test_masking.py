@@ -9,6 +9,7 @@ from toys import CPU, finish, tokens
 from mslearn.batches import Batches
 from mslearn.bpe import BPE
 from mslearn.fused import IGNORED
+from mslearn.generate import generate
 from mslearn.masking import (
     MASK,
     MaskedBatches,
@@ -126,6 +127,11 @@ class TestLoss:
         causal.load_state_dict(model.state_dict())
         moved = (causal(other) - causal(text)).abs().amax(-1)[0]
         assert (moved[:15] == 0).all() and moved[15] > 1e-6
+
+
+def test_an_encoder_refuses_to_write_in_one_sentence():
+    with pytest.raises(ValueError, match="cannot write from left to right; load a causal one"):
+        generate(encoder(), [1, 2], 3)
 
 
 class TestRun:
