@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=60.0, help="CPU-seconds a run for `learn` (default 60)"
     )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
+    parser.add_argument("--keep", type=Path, help="add the result to this JSON file, by its name")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -88,6 +90,17 @@ def command(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     result = measurement(arguments.name, arguments.quick, arguments.shape, arguments.seconds)()
     print(table(arguments.name, result))
+    if arguments.keep:
+        keep(arguments.keep, arguments.name, result)
     if arguments.json:
         print(json.dumps(result))
     return 0
+
+
+def keep(file: Path, name: str, result: Result) -> None:
+    """Put the result beside those the file has, under the name and what it was measured for."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    about = [result[key] for key in ("seconds", "shape") if key in result]
+    words = (f"{each:g}" if isinstance(each, float) else each for each in about)
+    kept["/".join([name, *words])] = result
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

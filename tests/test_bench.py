@@ -302,6 +302,16 @@ class TestCommand:
         assert lines[0] == "mslearn bench generate" and "9.5" in lines[1]
         assert not any(line.startswith("{") for line in lines[:-1])
 
+    def test_results_are_kept_beside_one_another(self, monkeypatch, tmp_path):
+        file = tmp_path / "kept.json"
+        for seconds in (60.0, 180.0):
+            monkeypatch.setattr(bench, "learn", lambda seconds=seconds, **_: {"seconds": seconds})
+            assert main(["bench", "learn", "--keep", str(file), "--seconds", str(seconds)]) == 0
+        assert json.loads(file.read_text()) == {
+            "learn/60": {"seconds": 60.0},
+            "learn/180": {"seconds": 180.0},
+        }
+
     def test_without_json_people_read_the_table_alone(self, monkeypatch, capsys):
         monkeypatch.setattr(bench, "generate", lambda **_: RESULT)
         assert main(["bench", "generate"]) == 0
