@@ -99,7 +99,7 @@ def test_a_full_disk_is_named(monkeypatch):
 def test_missing_texts_are_named(monkeypatch, tmp_path):
     monkeypatch.setenv("MSLEARN_HOME", str(tmp_path))
     assert (
-        "texts not fetched (wiki, bible, movies, recipes): run `python -m mslearn data"
+        "texts not fetched (wiki, bible, movies, recipes, hsk): run `python -m mslearn data"
         in only(doctor.texts()).fault
     )
 
