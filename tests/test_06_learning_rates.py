@@ -531,7 +531,7 @@ def a_small_rate(g: torch.Generator) -> tuple[float, float, Tensor, int]:
 
 
 def floors(rate: float, sigma: float, curvatures: Tensor, batch: int) -> Tensor:
-    """The sum in (4.46), in units of the rate, over directions that share the noise out."""
+    """The sum in (4.47), in units of the rate, over directions that share the noise out."""
     shares = torch.softmax(torch.arange(4.0).double(), 0)
     return (shares * sigma**2 / batch / (2 * (2 - rate * curvatures))).sum()
 
