@@ -65,9 +65,7 @@ def little_run(kind: str, seed: int, steps: int = LITTLE.steps) -> Run:
     recipe = replace(LITTLE, seed=seed)
     batches = Batches(corpus().train, recipe.context, recipe.batch_size, seed)
     if kind == "causal":
-        names = Recipe.__dataclass_fields__
-        model = Recipe(**{n: v for n, v in asdict(recipe).items() if n in names}).model()
-        loss = next_token_loss
+        model, loss = Recipe.model(recipe), next_token_loss  # the decoder of the same sizes
     else:
         model, loss = recipe.model(), masked_loss
         batches = MaskedBatches(batches, Masking(recipe.vocab_size, *MASKINGS[kind]))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from mslearn.attention import Cache
 from mslearn.bpe import BPE
 from mslearn.device import one_thread
+from mslearn.fused import normalize
 from mslearn.transformer import Transformer
 
 
@@ -101,22 +102,18 @@ class OneAtATime:
         """Logits after `token`, which follows what the cache holds and is added to it."""
         heads, width, now = self.model.config.n_heads, self.width, cache.length
         cos, sin = self.model.table[:, now]  # (D,) each
-        x = _unit(self.model.embedding.weight[token])
+        x = normalize(self.model.embedding.weight[token])
         for layer, (qkv, out, up, down) in enumerate(self.blocks):
-            parts = (_unit(x) @ qkv).view(3 * heads, width)  # queries, keys and values by head
-            qk = _unit(parts[: 2 * heads])
+            parts = (normalize(x) @ qkv).view(3 * heads, width)  # queries, keys and values by head
+            qk = normalize(parts[: 2 * heads])
             qk = torch.addcmul(qk * cos, qk.roll(width // 2, -1), sin)
             new = qk[None, heads:, None], parts[None, 2 * heads :, None]  # (1, H, 1, D) each
             keys, values = cache.extend(layer, *new)
             y = F.scaled_dot_product_attention(qk[None, :heads, None], keys, values)  # (1, H, 1, D)
             x = torch.addmv(x, out.T, y.view(-1))
-            x = torch.addmv(x, down.T, F.relu(_unit(x) @ up).square())
+            x = torch.addmv(x, down.T, F.relu(normalize(x) @ up).square())
         cache.length += 1
-        return _unit(x) @ self.head
-
-
-def _unit(x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-    return F.rms_norm(x, (x.shape[-1],))
+        return normalize(x) @ self.head
 
 
 class _Predictions:
