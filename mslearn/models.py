@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from mslearn.attention import Cache, rotary_table
 from mslearn.blocks import ACTIVATIONS, Block, Design, may_look, new_norm
 from mslearn.init import kaiming_uniform_
+from mslearn.transformer import check_context, looked_up
 
 
 class MaskedHead(nn.Module):
@@ -84,11 +85,7 @@ class Model(nn.Module):
         """
         start = cache.length if cache else 0
         stop = start + tokens.shape[1]
-        if stop > self.design.context:
-            raise ValueError(
-                f"the model reads at most {self.design.context} tokens, got {stop}; shorten the "
-                "text or build the model with a longer context"
-            )
+        check_context(stop, self.design.context)
         x = self.embed_norm(self._embed(tokens, types, start))
         table, look = self._table(start, stop, x), self._look(start, stop, prefix, lengths, x)
         for layer, block in enumerate(self.blocks):
@@ -147,14 +144,3 @@ class Model(nn.Module):
     def n_params(self) -> int:
         """Numbers that are learned; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
-
-
-def looked_up(table: nn.Embedding, ids: Tensor, what: str, mend: str) -> Tensor:
-    """The rows of `ids`. Raises ValueError, on a CPU, for one that the table does not have."""
-    try:
-        return table(ids)
-    except IndexError as error:
-        raise ValueError(
-            f"{what} must be 0 to {table.num_embeddings - 1}, got {int(ids.min())} to "
-            f"{int(ids.max())}; {mend}"
-        ) from error

@@ -89,26 +89,14 @@ class Transformer(nn.Module):
         """
         start = cache.length if cache else 0
         stop = start + tokens.shape[1]
-        if stop > self.config.context:
-            raise ValueError(
-                f"the model reads at most {self.config.context} tokens, got {stop}; shorten the "
-                "text or build the model with a longer context"
-            )
-        x = normalize(self._embed(tokens))
+        check_context(stop, self.config.context)
+        mend = "use the tokeniser the model was made for"
+        x = normalize(looked_up(self.embedding, tokens, "token ids", mend))
         for layer, block in enumerate(self.blocks):
             x = block(x, self.table[:, start:stop], cache, layer)
         if cache:
             cache.length = stop
         return normalize(x)
-
-    def _embed(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d_model"]:
-        try:
-            return self.embedding(tokens)
-        except IndexError as error:
-            raise ValueError(
-                f"token ids must be 0 to {self.config.vocab_size - 1}, got {int(tokens.min())} to "
-                f"{int(tokens.max())}; use the tokeniser the model was made for"
-            ) from error
 
     def forward(
         self, tokens: Int[Tensor, "batch time"], cache: Cache | None = None
@@ -139,3 +127,25 @@ class Transformer(nn.Module):
         matrices = sum(p.numel() for p in self.blocks.parameters()) + self.head.weight.numel()
         c = self.config
         return 6 * matrices + 12 * c.n_layers * c.d_model * c.context
+
+
+def check_context(length: int, context: int) -> None:
+    """Raise ValueError for a text that the model cannot read to its end."""
+    if length > context:
+        raise ValueError(
+            f"the model reads at most {context} tokens, got {length}; shorten the text or build "
+            "the model with a longer context"
+        )
+
+
+def looked_up(
+    table: nn.Embedding, ids: Int[Tensor, "batch time"], what: str, mend: str
+) -> Float[Tensor, "batch time width"]:
+    """The rows of `ids`. Raises ValueError, on a CPU, for one that the table does not have."""
+    try:
+        return table(ids)
+    except IndexError as error:
+        raise ValueError(
+            f"{what} must be 0 to {table.num_embeddings - 1}, got {int(ids.min())} to "
+            f"{int(ids.max())}; {mend}"
+        ) from error
