@@ -234,7 +234,8 @@ def test_the_workflow_runs_the_same_on_three_systems():
     job = yaml.safe_load(text)["jobs"]["test"]
     systems = {name.split("-")[0] for name in job["strategy"]["matrix"]["os"]}
     assert systems == {"ubuntu", "macos", "windows"}
-    assert job["steps"][-1]["run"] == "python make.py test"
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands[-1] == "python make.py test"
 
 
 def test_make_hands_its_two_commands_to_make_py():
