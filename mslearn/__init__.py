@@ -18,6 +18,7 @@ ORDER = (
     "attention_view",
     "pieces",
     "device",
+    "pairs",
     "index",
     "fetch",
     "documents",

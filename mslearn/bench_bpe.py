@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mslearn import data
-from mslearn.bench_train import Paired, measure_pairs
 from mslearn.bpe import BPE
+from mslearn.pairs import Paired, measure_pairs
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mslearn.bench_train import SHAPES, Paired, clock_of, measure_pairs
+from mslearn.bench_train import SHAPES
 from mslearn.convert import to_transformers
 from mslearn.device import Device, pick
 from mslearn.generate import generate as tokens_after
+from mslearn.pairs import Paired, clock_of, measure_pairs
 from mslearn.transformer import Config, Transformer
 
 PROMPT, NEW = 16, 240  # together the context of shape A: the text is never read anew

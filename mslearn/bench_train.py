@@ -1,8 +1,10 @@
 """How fast a training step is: ours against the plain baseline, in turn, in one run."""
 
+import multiprocessing
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from mslearn.baseline import Baseline, plain_adamw, plain_step
 from mslearn.batches import Batches, Tokens
 from mslearn.device import Device, pick
 from mslearn.optim import AdamW
+from mslearn.pairs import Paired, Worker, clock_of, in_turn, spin
 from mslearn.run import Run
 from mslearn.transformer import Config, Transformer
 
@@ -39,62 +42,19 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Seconds of two things measured in turn, pair by pair."""
-
-    first: list[float]
-    second: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """How many times faster the second was, pair by pair."""
-        return [a / b for a, b in zip(self.first, self.second, strict=True)]
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """The least and the greatest ratio."""
-        return min(self.ratios), max(self.ratios)
+def random_batches(shape: Shape, count: int = 200_000) -> Batches:
+    """Batches of made-up text: the time of a step does not depend on what it reads."""
+    n_symbols = shape.config.vocab_size
+    ids = np.random.default_rng(0).integers(n_symbols, size=count).astype(np.uint16)
+    return Batches(Tokens(ids, np.ones(n_symbols, int)), shape.config.context, shape.batch_size)
 
 
-def measure_pairs(
-    first: Callable[[], object],
-    second: Callable[[], object],
-    pairs: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Paired:
-    """Time both in turn `pairs` times, who goes first changing from pair to pair.
-
-    What else the machine does then slows both alike. Each runs once before, unmeasured.
-    """
-    if pairs < 1:
-        raise ValueError(f"a median needs at least 1 pair, got {pairs}; pass for example 7")
-    seconds: tuple[list[float], list[float]] = ([], [])
-    first(), second()
-    for pair in range(pairs):
-        for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            started = clock()
-            (first, second)[which]()
-            seconds[which].append(clock() - started)
-    return Paired(*seconds)
-
-
-def random_tokens(vocab_size: int, count: int = 200_000) -> Tokens:
-    """Made-up text: the time of a step does not depend on what it reads."""
-    ids = np.random.default_rng(0).integers(vocab_size, size=count).astype(np.uint16)
-    return Tokens(ids, np.ones(vocab_size, int))
-
-
-def baseline_steps(shape: Shape, tokens: Tokens, device: Device) -> Iterator[float]:
+def baseline_steps(shape: Shape, device: Device) -> Iterator[float]:
     """The baseline's training, one step for each `next`, always in float32."""
     torch.manual_seed(0)
     model = Baseline(shape.config).to(device.torch_device)
     optimizer = plain_adamw(model)
-    batches = Batches(tokens, shape.config.context, shape.batch_size)
+    batches = random_batches(shape)
     step = 0
     while True:
         inputs, targets = (device.to(part) for part in batches(step))
@@ -102,35 +62,13 @@ def baseline_steps(shape: Shape, tokens: Tokens, device: Device) -> Iterator[flo
         step += 1
 
 
-def our_steps(shape: Shape, tokens: Tokens, device: Device) -> Iterator[object]:
+def our_steps(shape: Shape, device: Device) -> Iterator[object]:
     """Ours: the whole loop that every stage uses, with the same kind of optimiser."""
     torch.manual_seed(0)
     model: nn.Module = Transformer(shape.config)
-    batches = Batches(tokens, shape.config.context, shape.batch_size)
+    batches = random_batches(shape)
     optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     return Run(model, batches, optimizer, device=device).train(2**31)
-
-
-def block(steps: Iterator[object], count: int, device: Device) -> Callable[[], None]:
-    """What is timed: `count` steps and the wait until the device has done them."""
-
-    def work() -> None:
-        for _ in range(count):
-            next(steps)
-        device.synchronize()
-
-    return work
-
-
-def clock_of(device: Device) -> tuple[Callable[[], float], str]:
-    """The clock for a device, and its name.
-
-    On one thread of a CPU it counts the processor's own time: that is the time on a quiet machine,
-    whatever else runs. Several threads or another device need the time on the wall.
-    """
-    if device.name == "cpu" and torch.get_num_threads() == 1:
-        return time.process_time, "processor time"
-    return time.perf_counter, "time on the wall"
 
 
 def peak(device: Device, size: int = 1024, runs: int = 15) -> float:
@@ -147,12 +85,14 @@ def peak(device: Device, size: int = 1024, runs: int = 15) -> float:
     return 2 * size**3 / statistics.median(seconds[2:])
 
 
-def train(name: str = "A", pairs: int = 9, steps: int = 2, shape: Shape | None = None) -> dict:
+def train(name: str = "A", pairs: int = 15, steps: int = 1, shape: Shape | None = None) -> dict:
     """Measure on this machine: medians of paired ratios, and in `runs` what they are medians of.
 
     `fp32_ratio` and `bf16_ratio` say how many times faster our step is than the baseline's in
     float32; the second is None where bfloat16 gains nothing. `peak_share` is the share of the
     rate of a large matrix product measured beside it that our float32 step reaches.
+    `busy_threads_ratio` is, beside a process that keeps one core busy, the time of our step on one
+    thread over that on two, in the format that the device would use; None without a second core.
     """
     if shape is None:
         if name not in SHAPES:
@@ -160,22 +100,43 @@ def train(name: str = "A", pairs: int = 9, steps: int = 2, shape: Shape | None =
         shape = SHAPES[name]
     fast = pick()
     full = replace(fast, amp_dtype=None)
-    tokens = random_tokens(shape.config.vocab_size)
-    plain = block(baseline_steps(shape, tokens, full), steps, full)
     found = {"shape": name, "fp32_ratio": None, "bf16_ratio": None, "peak_share": None}
     details: dict[str, Any] = {}
-    for label, device in {"fp32": full, **({"bf16": fast} if fast.amp_dtype else {})}.items():
-        ours = block(our_steps(shape, tokens, device), steps, device)
-        paired = measure_pairs(plain, ours, pairs, clock_of(device)[0])
-        n_tokens = shape.tokens_per_step * steps
-        flops = Transformer(shape.config).flops_per_token() * n_tokens
-        found[f"{label}_ratio"] = paired.ratio
-        details[label] = {
-            "ratios": [round(ratio, 3) for ratio in paired.ratios],
-            "tokens_per_s": n_tokens / statistics.median(paired.second),
-            "baseline_tokens_per_s": n_tokens / statistics.median(paired.first),
-            "peak_share": flops / statistics.median(paired.second) / peak(device),
-        }
+    with Worker(baseline_steps, shape, device=full, count=steps) as plain:
+        for label, device in {"fp32": full, **({"bf16": fast} if fast.amp_dtype else {})}.items():
+            with Worker(our_steps, shape, device=device, count=steps) as ours:
+                paired = in_turn(plain, ours, pairs)
+            found[f"{label}_ratio"] = paired.ratio
+            details[label] = _details(paired, shape, steps, device)
     found["peak_share"] = details["fp32"]["peak_share"]
-    runs = f"{pairs} pairs of {steps} steps each, in turn; {clock_of(fast)[1]}"
-    return {**found, "device": str(fast), "runs": runs, **details}
+    found["busy_threads_ratio"] = busy(shape, fast, pairs, steps)
+    runs = f"{pairs} pairs of {steps} steps each, in turn, each side in a process of its own"
+    return {**found, "device": str(fast), "runs": f"{runs}; {clock_of(fast)[1]}", **details}
+
+
+def _details(paired: Paired, shape: Shape, steps: int, device: Device) -> dict[str, Any]:
+    n_tokens = shape.tokens_per_step * steps
+    flops = Transformer(shape.config).flops_per_token() * n_tokens
+    return {
+        "ratios": [round(ratio, 3) for ratio in paired.ratios],
+        "tokens_per_s": n_tokens / statistics.median(paired.second),
+        "baseline_tokens_per_s": n_tokens / statistics.median(paired.first),
+        "peak_share": flops / statistics.median(paired.second) / peak(device),
+    }
+
+
+def busy(shape: Shape, device: Device, pairs: int, steps: int) -> float | None:
+    """How many times faster our step is on two threads than on one, beside a busy neighbour."""
+    if device.name != "cpu" or (os.cpu_count() or 1) < 2:
+        return None
+    neighbour = multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
+    settings = dict(device=device, count=steps, clock=time.perf_counter)
+    neighbour.start()
+    try:
+        with (
+            Worker(our_steps, shape, threads=1, **settings) as one,
+            Worker(our_steps, shape, threads=2, **settings) as two,
+        ):
+            return in_turn(one, two, pairs).ratio
+    finally:
+        neighbour.kill()

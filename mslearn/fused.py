@@ -46,8 +46,9 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
         y, scale = ctx.saved_tensors
-        along = (gradient * y).sum(-1, keepdim=True) / -y.shape[-1]  # this part changes no length
-        return torch.addcmul(gradient, y, along).mul_(scale)
+        product = gradient * y
+        along = product.sum(-1, keepdim=True) / -y.shape[-1]  # this part changes no length
+        return torch.addcmul(gradient, y, along, out=product).mul_(scale)
 
 
 def normalize(x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
@@ -65,20 +66,20 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return torch.addcmul(x * cos, swap_halves(x), sin)
+        return (x * cos).addcmul_(swap_halves(x), sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors  # turned back: the same by the opposite angle
-        return torch.addcmul(gradient * cos, swap_halves(gradient), sin, value=-1), None, None
+        return (gradient * cos).addcmul_(swap_halves(gradient), sin, value=-1), None, None
 
 
 def rotate(x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + width/2]) by its position's angle, from `rotary_table`."""
     cos, sin = table.to(x.dtype)[:, None, :, None, :]  # (2, T, width) -> two of (1, T, 1, width)
     if not torch.is_grad_enabled():  # one new token at a time: the detour costs more than the turn
-        return torch.addcmul(x * cos, swap_halves(x), sin)
+        return (x * cos).addcmul_(swap_halves(x), sin)
     return _Rotate.apply(x, cos, sin)
 
 
@@ -129,7 +130,7 @@ def _by_rows(
         losses = below - slopes.amax(-1, keepdim=True).log()
         loss += losses[:, 0] @ share[part]
         slopes = slopes.scatter_add_(1, target, torch.full_like(losses, -1)).to(x.dtype)
-        x_gradient[part] = slopes @ weight
+        torch.mm(slopes, weight, out=x_gradient[part])
         weight_gradient += slopes.T @ shared[part]
     return loss, x_gradient.mul_(share[:, None]), weight_gradient
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mslearn.checkpoint import Checkpoints, random_state, set_random_state
 from mslearn.cockpit import Cockpit
 from mslearn.controls import Controls, Event, Events
-from mslearn.device import Device, pick
+from mslearn.device import Device, keep_freed_memory, pick
 from mslearn.driven import rates
 from mslearn.guard import Guard, Proposal
 from mslearn.records import Record
@@ -69,6 +69,7 @@ class Run(Cockpit):
         guard: Guard | None = None,
         watch_every: int = 0,
     ) -> None:
+        keep_freed_memory()
         self.device = device or pick()
         self.model = model.to(self.device.torch_device)
         self.batches, self.optimizer, self.loss = batches, optimizer, loss

@@ -14,9 +14,10 @@ from mslearn.__main__ import main
 from mslearn.band import SMALL
 from mslearn.baseline import Baseline, Characters, plain_adamw, plain_step
 from mslearn.bench_learn import learn
-from mslearn.bench_train import SHAPES, Paired, Shape, measure_pairs
+from mslearn.bench_train import SHAPES, Shape
 from mslearn.contenders import Budget
 from mslearn.device import Device
+from mslearn.pairs import Paired, measure_pairs
 from mslearn.recipes import Recipe
 from mslearn.schedules import constant, warmup_cosine
 from mslearn.transformer import Config, Transformer
