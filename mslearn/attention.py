@@ -3,9 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mslearn.fused import normalize, rotate
+from mslearn.fused import attend, normalize, rotate, widen
 
 
 def rotary_table(
@@ -70,14 +69,14 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch time d_model"]:
         batch, time, d_model = x.shape
         width = d_model // self.n_heads
-        qkv = self.qkv(x).view(batch, time, 3 * self.n_heads, width)
+        qkv = widen(self.qkv(x)).view(batch, time, 3 * self.n_heads, width)
         qk, v = qkv.split([2 * self.n_heads, self.n_heads], dim=2)
         qk = rotate(normalize(qk), table)  # queries and keys in one pass
         q, k = qk.chunk(2, dim=2)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # (B, T, H, D) -> (B, H, T, D)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, **self._mask(time, k.shape[2], x.device))
+        y = attend(q, k, v, **self._mask(time, k.shape[2], x.device)).to(x.dtype)
         return self.out(y.transpose(1, 2).reshape(batch, time, d_model))
 
     def _mask(self, time: int, seen: int, device: torch.device) -> dict:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mslearn.attention import Cache
-from mslearn.fused import rotate
+from mslearn.fused import attend, rotate
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -176,7 +176,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         grouped = design.n_kv_heads != design.n_heads
-        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **look)
+        y = attend(q, k, v, enable_gqa=grouped, **look).to(x.dtype)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, H·D)
 
     def _turn(self, x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""Four pieces of the training step with their gradients by hand: fewer passes over memory.
+"""Pieces of the training step with their gradients by hand: fewer passes over memory.
 
 PyTorch builds each of them from several operations, and on a CPU every operation reads and writes
 the whole tensor. Each is checked against PyTorch's own in the tests; the gain is in
 `mslearn bench train`.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +88,25 @@ def rotate(x: Float[Tensor, "batch time heads width"], table: Tensor) -> Tensor:
 def swap_halves(x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
     """The second half of the last dimension before the first."""
     return x.roll(x.shape[-1] // 2, -1)
+
+
+def widen(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In float32, if it was bfloat16 and on a CPU.
+
+    There a matrix product gains by bfloat16, and all that works number by number loses.
+    """
+    return x.float() if x.is_cpu and x.dtype == torch.bfloat16 else x
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, **look: Any) -> Float[Tensor, "batch heads time width"]:
+    """`F.scaled_dot_product_attention`; on a CPU in float32 even under autocast.
+
+    PyTorch's kernel for a CPU takes two to three times as long in bfloat16.
+    """
+    if not q.is_cpu:
+        return F.scaled_dot_product_attention(q, k, v, **look)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(widen(q), widen(k), widen(v), **look)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
