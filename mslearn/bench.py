@@ -21,9 +21,12 @@ NAMES = ("bpe", "train", "learn", "generate", "live", "grade")
 
 
 def measurement(
-    name: str, quick: bool = False, shape: str = "A", seconds: float = 60.0
+    name: str, quick: bool = False, shape: str = "A", **settings: Any
 ) -> Callable[[], Result]:
-    """The measurement of a name; `quick` makes it short enough to try, and too noisy to quote."""
+    """The measurement of a name; `quick` makes it short enough to try, and too noisy to quote.
+
+    `settings` are those of `learn`: its seconds, its text and how much of it.
+    """
     if name not in NAMES:
         raise ValueError(f"no measurement {name!r}: choose one of {', '.join(NAMES)}")
     if name == "bpe":
@@ -33,7 +36,7 @@ def measurement(
     if name == "learn":
         rates = {side: each[1:2] for side, each in RATES.items()}
         short = {"seconds": 5.0, "rates": rates, "seeds": (0,)}
-        return lambda: learn(**(short if quick else {"seconds": seconds}))
+        return lambda: learn(**{**settings, **(short if quick else {})})
     if name == "generate":
         return lambda: generate(**({"pairs": 1, "new": 48} if quick else {}))
     if name == "grade":
@@ -78,6 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="CPU-seconds a run for `learn` (default 60)"
     )
+    parser.add_argument("--text", default="wiki", help="the set that `learn` reads (default wiki)")
+    parser.add_argument("--bytes", type=int, help="train `learn` on its first documents alone")
     parser.add_argument("--threads", type=int, help="CPU threads; all cores unless given")
     parser.add_argument("--keep", type=Path, help="add the result to this JSON file, by its name")
 
@@ -88,7 +93,8 @@ def command(arguments: argparse.Namespace) -> int:
         if arguments.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    result = measurement(arguments.name, arguments.quick, arguments.shape, arguments.seconds)()
+    settings = {"seconds": arguments.seconds, "text": arguments.text, "n_bytes": arguments.bytes}
+    result = measurement(arguments.name, arguments.quick, arguments.shape, **settings)()
     print(table(arguments.name, result))
     if arguments.keep:
         keep(arguments.keep, arguments.name, result)
@@ -100,7 +106,7 @@ def command(arguments: argparse.Namespace) -> int:
 def keep(file: Path, name: str, result: Result) -> None:
     """Put the result beside those the file has, under the name and what it was measured for."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    about = [result[key] for key in ("seconds", "shape") if key in result]
+    about = [result[key] for key in ("text", "seconds", "shape") if key in result]
     words = (f"{each:g}" if isinstance(each, float) else each for each in about)
     kept["/".join([name, *words])] = result
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from torch import nn
@@ -80,18 +81,21 @@ def learn(
     recipe: Recipe = SMALL,
     plain_recipe: Recipe = PLAIN,
     clock: Clock = time.process_time,
+    text: str = "wiki",
+    n_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Bits per byte on the test split after `seconds` CPU-seconds of one thread, mean over seeds.
 
     The plain baseline, and ours with AdamW and with Muon, each at the best of its `rates` on the
     validation split with the first seed. `bpb` is that of ours which did better there. Time for
     vocabulary and encoding is counted, time for evaluation is not. `texts["test"]` is read once,
-    when every model is trained.
+    when every model is trained. Without `texts` they are those of the set `text`, in training as
+    many whole documents as hold `n_bytes`.
     """
     if not seeds or set(rates) != set(RATES) or not all(rates.values()):
         names = ", ".join(RATES)
         raise ValueError(f"learn needs a seed and rates for {names}; got {seeds} and {rates}")
-    texts = wiki_texts() if texts is None else texts
+    texts = texts_of(text, n_bytes) if texts is None else texts
     device = pick("cpu")  # CPU-seconds measure nothing on another device
     with one_thread():
         train = texts["train"]
@@ -111,6 +115,7 @@ def learn(
     return {
         **_summary(found, better, seconds, seeds),
         "device": where,
+        "text": text,
         "train_bytes": ours.train.n_bytes,
         "rates": {n: each.rate for n, each in tuned.items()},
         "valid_by_rate": {
@@ -140,7 +145,14 @@ def _summary(
     }
 
 
-def wiki_texts() -> dict[str, list[str]]:
-    """The Wikipedia leads by split."""
-    wiki = data.load("wiki")
-    return {split: [document.text for document in wiki.split(split)] for split in data.SPLITS}
+def texts_of(name: str, n_bytes: int | None = None) -> dict[str, list[str]]:
+    """A set's texts by split; in training the first whole documents that hold `n_bytes`."""
+    documents = data.load(name)
+    texts = {split: [each.text for each in documents.split(split)] for split in data.SPLITS}
+    if n_bytes is not None:
+        if n_bytes < 1:
+            raise ValueError(f"a text to train on needs at least 1 byte, got {n_bytes}")
+        ends = accumulate(len(each.encode()) for each in texts["train"])
+        enough = sum(end < n_bytes for end in ends) + 1
+        texts["train"] = texts["train"][:enough]
+    return texts

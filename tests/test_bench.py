@@ -3,7 +3,10 @@
 import itertools
 import json
 import math
+import os
+import signal
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from mslearn.bench_learn import learn
 from mslearn.bench_train import SHAPES, Shape
 from mslearn.contenders import Budget
 from mslearn.device import Device
-from mslearn.pairs import Paired, measure_pairs
+from mslearn.pairs import Paired, Worker, measure_pairs
 from mslearn.recipes import Recipe
 from mslearn.schedules import constant, warmup_cosine
 from mslearn.transformer import Config, Transformer
@@ -138,12 +141,54 @@ class TestPairs:
             measure_pairs(print, print, 0)
 
 
+def counted(start: int, device: Device):
+    """Steps that say nothing, of which the fourth fails: a module's own function, for a worker."""
+    assert torch.get_num_threads() == 1 and device == CPU
+    for number in range(start, start + 4):
+        if number == 3:
+            raise ValueError("the fourth step failed")
+        yield number
+
+
+def leaves(device: Device):
+    """A process that is ended from outside."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    yield
+
+
+class TestWorker:
+    def test_works_in_a_process_of_its_own_until_a_step_fails(self):
+        with Worker(counted, 0, device=CPU, threads=1) as worker:
+            assert [worker() >= 0 for _ in range(3)] == [True] * 3
+            with pytest.raises(ValueError, match="the fourth step failed"):
+                worker()
+
+    def test_counts_the_time_of_several_steps_by_its_clock(self):
+        with Worker(counted, 4, device=CPU, count=4, threads=1, clock=ticking) as worker:
+            assert worker() == 1.0, "the clock is looked at before and after"
+
+    @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+    def test_a_process_that_was_ended_is_told_of(self):
+        with (
+            Worker(leaves, device=CPU, threads=1) as worker,
+            pytest.raises(RuntimeError, match="ended with code -9"),
+        ):
+            worker()
+
+    def test_two_threads_are_measured_beside_a_busy_neighbour(self, monkeypatch):
+        monkeypatch.setattr(bench_train.os, "cpu_count", lambda: 1)
+        assert bench_train.busy(Shape(TINY, 2), CPU, pairs=1, steps=1) is None
+        monkeypatch.setattr(bench_train.os, "cpu_count", lambda: 2)
+        assert bench_train.busy(Shape(TINY, 2), CPU, pairs=1, steps=1) > 0
+
+
 class TestTrain:
     def test_says_what_was_measured(self):
         found = bench_train.train(shape=Shape(TINY, 2), pairs=3, steps=1)
         assert found.keys() >= {"shape", "fp32_ratio", "bf16_ratio", "peak_share", "device", "runs"}
         assert found["fp32_ratio"] > 0 and found["peak_share"] > 0
         assert found["bf16_ratio"] is None, "the device here has no use for bfloat16"
+        assert "process of its own" in found["runs"]
         assert "3" in found["runs"]
 
     def test_an_unknown_shape_is_named(self):
@@ -258,6 +303,17 @@ class TestLearn:
         with pytest.raises(ValueError, match="a seed and rates for baseline, adamw, muon"):
             learn(rates={**bench_learn.RATES, "adamw": ()}, texts=Texts())
 
+    def test_a_set_is_cut_after_a_whole_document(self, monkeypatch):
+        texts = {"train": ["ab", "cdé", "f", "g"], "valid": ["h"], "test": ["i"]}
+        documents = SimpleNamespace(split=lambda s: [SimpleNamespace(text=t) for t in texts[s]])
+        monkeypatch.setattr(bench_learn.data, "load", lambda name: documents)
+        assert bench_learn.texts_of("any") == texts
+        for n_bytes, kept in ((1, 1), (2, 1), (3, 2), (6, 2), (7, 3), (99, 4)):
+            cut = bench_learn.texts_of("any", n_bytes)
+            assert cut == {**texts, "train": texts["train"][:kept]}
+        with pytest.raises(ValueError, match="at least 1 byte, got 0"):
+            bench_learn.texts_of("any", 0)
+
     def test_by_default_four_rates_two_seeds_and_the_sizes_the_bar_names(self):
         assert {len(rates) for rates in bench_learn.RATES.values()} == {4}
         assert len(bench_learn.SEEDS) == 2
@@ -330,6 +386,14 @@ class TestCommand:
         monkeypatch.setattr(bench, "train", lambda shape, **_: {"shape": shape})
         assert main(["bench", "train", "--shape", "B"]) == 0
         assert "B" in capsys.readouterr().out
+
+    def test_the_text_reaches_the_measurement(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(bench, "learn", lambda **settings: settings)
+        file = tmp_path / "kept.json"
+        words = ["--text", "bible", "--bytes", "1000", "--seconds", "5", "--keep", str(file)]
+        assert main(["bench", "learn", *words]) == 0
+        asked = {"seconds": 5.0, "text": "bible", "n_bytes": 1000}
+        assert json.loads(file.read_text()) == {"learn/bible/5": asked}
 
     def test_same_names_in_two_places_keep_both_values(self):
         text = bench.table("learn", {"by_seed": {"ours": [1.0]}, "steps": {"ours": [2]}})

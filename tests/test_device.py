@@ -1,10 +1,21 @@
 """Devices: named ones only, a number format by measurement, and parity that can be lost."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mslearn import device
-from mslearn.device import Device, Parity, matmul_peak, one_thread, parity, pick
+from mslearn.device import (
+    Device,
+    Parity,
+    keep_freed_memory,
+    matmul_peak,
+    one_thread,
+    parity,
+    pick,
+)
 
 
 def test_a_device_there_is_not_is_refused_with_those_there_are(monkeypatch):
@@ -84,3 +95,26 @@ def test_one_thread_gives_the_others_back():
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
+
+
+FAULTS = """
+import resource, torch
+from mslearn.device import keep_freed_memory
+kept = {keep} and keep_freed_memory()
+assert kept == {keep}
+for _ in range(20):
+    torch.ones(12_000_000)  # 48 MB, more than the C library keeps by itself
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_step():
+    if not keep_freed_memory():
+        pytest.skip("another C library than glibc, which is left as it is")
+    faults = {}
+    for keep in (True, False):
+        command = [sys.executable, "-c", FAULTS.format(keep=keep)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        faults[keep] = int(done.stdout)
+    pages = 48_000_000 // 4096
+    assert faults[False] - faults[True] > 10 * pages

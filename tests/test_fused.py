@@ -78,3 +78,24 @@ def test_under_autocast_weights_keep_float32_gradients_near_the_exact_ones():
     for a, b in zip(*gradients, strict=True):
         assert a.dtype == torch.float32
         assert 0 < (a - b).norm() / b.norm() < 0.02
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_on_a_cpu_works_in_float32_even_under_autocast(autocast):
+    q, k, v = (numbers(2, 3, 7, 8, seed=seed, dtype=torch.float32) for seed in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        y = fused.attend(q, k, v, is_causal=True)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    halves = [part.bfloat16() for part in (q, k, v)]
+    wide = F.scaled_dot_product_attention(*(part.float() for part in halves))
+    assert torch.equal(fused.attend(*halves), wide)
+    exact = [part.double() for part in (q, k, v)]
+    assert fused.attend(*exact).dtype == torch.float64
+
+
+def test_only_bfloat16_is_widened():
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        x = torch.ones(2, dtype=dtype)
+        assert fused.widen(x) is x
+    assert fused.widen(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float32
