@@ -103,6 +103,7 @@ ORDER = (
     "contenders",
     "bench_learn",
     "bench_generate",
+    "live_cost",
     "bench_live",
     "cells",
     "exercises",

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 SHOTS = Path(__file__).resolve().parent.parent / "artifacts"
 MOVES = 10
-IMPORTS = "from mslearn.bench_live import small_run\nfrom mslearn.live import Live"
+IMPORTS = "from mslearn.live_cost import small_run\nfrom mslearn.live import Live"
 EVENTS = (
     "import json\nprint(json.dumps([[e.step, e.name, e.value, e.at] for e in live.run.events]))"
 )

@@ -1,0 +1,210 @@
+"""What being live costs a run, measured where it trains: the chart, what is kept, and memory."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from mslearn.batches import Batches, HeldOut, Tokens
+from mslearn.device import Device, pick
+from mslearn.live import WATCH, Live
+from mslearn.optim import muon_and_adamw
+from mslearn.records import Record
+from mslearn.run import Run
+from mslearn.schedules import constant, warmup_stable_decay
+from mslearn.transformer import Config, Transformer
+
+BEFORE = 10_000  # points that the chart has already when its cost is measured
+STRETCH = 100  # steps, with one evaluation among them
+SETTLE = 100  # steps after them that are not counted: a page opens and takes those points in
+LONG = 100_000  # steps of the run whose memory is measured
+
+
+def small_run(steps: int, device: Device | None = None) -> Run:
+    """A small transformer on a made-up language of 64 words; the same at every call."""
+    generator = np.random.default_rng(0)
+    leaps = generator.integers(64, size=(64, 4))  # each word is followed by one of four
+    ids = [0]
+    for choice in generator.integers(4, size=60_000):
+        ids.append(int(leaps[ids[-1], choice]))
+    words = np.array(ids, dtype=np.uint16)
+    train, valid = (Tokens(part, np.ones(64, int)) for part in (words[:50_000], words[50_000:]))
+    torch.manual_seed(0)
+    model = Transformer(Config(64, context=64, n_layers=2, n_heads=4, d_model=128))
+    return Run(
+        model,
+        Batches(train, context=64, batch_size=8),
+        muon_and_adamw(model, lr=0.02, adam_lr=0.005),
+        schedule=warmup_stable_decay(0.02, 20, steps),
+        device=device,
+        evaluate=HeldOut(valid, context=64, max_tokens=2_000),
+        evaluate_every=100,
+    )
+
+
+def tiny_run(seconds: float = 0.0) -> Run:
+    """A layer of eight numbers: a run in which a hundred thousand steps take a minute.
+
+    Each step waits `seconds`, so that it is as long as a small model's on every machine.
+    """
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    x = torch.randn(16, 8)
+
+    def batches(step: int) -> tuple[torch.Tensor, ...]:
+        time.sleep(seconds)
+        return (x,)
+
+    return Run(
+        model,
+        batches,
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        schedule=constant(0.01),
+        loss=lambda model, batch: (model(batch[0]) - batch[0]).square().mean(),
+        device=Device("cpu", "benchmark", None),
+    )
+
+
+class Clocked:
+    """Batches as they were, and the moments at which each of them was asked for."""
+
+    def __init__(self, batches: Callable) -> None:
+        self.batches, self.at = batches, {}
+        self.tokens_per_step = batches.tokens_per_step
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, ...]:
+        self.at[step] = time.perf_counter()
+        return self.batches(step)
+
+
+def measure_chart(pairs: int = 24) -> dict[str, Any]:
+    """Cost of the chart: one live run, its chart held back in every other `STRETCH` steps.
+
+    The two of a pair lie side by side, so that the machine is the same for both; which comes first
+    changes from pair to pair. The run has a log of `BEFORE` steps already.
+    """
+    first = BEFORE + SETTLE
+    end = first + 2 * pairs * STRETCH
+    run = _grown(end - BEFORE, pick(), kept=True)
+    live = Live(run, end)
+    flush, send, sent = live.panel.flush, live.panel.widget.send, []
+
+    def gated(phase: str, *note: str) -> float:
+        shown = phase != "running" or _shown(run.step - first)
+        return flush(phase, *note) if shown else 0.0
+
+    def counted(content: dict, buffers: Any = None) -> None:
+        if first <= run.step < end:
+            sent.append(time.perf_counter())
+        send(content, buffers)
+
+    live.panel.flush, live.panel.widget.send = gated, counted
+    live.wait()
+    marks = [run.batches.at[step] for step in range(first, end, STRETCH)] + [live.ended]
+    seconds = np.diff(marks).reshape(pairs, 2)
+    swapped = np.arange(pairs) % 2 == 1  # in these the stretch without a chart came first
+    shown, held = np.where(swapped[:, None], seconds[:, ::-1], seconds).T
+    low, mid, high = np.quantile(shown / held, [0.25, 0.5, 0.75])
+    return {
+        "overhead_percent": 100 * (mid - 1),
+        "quartiles_percent": [100 * (low - 1), 100 * (high - 1)],
+        "drawn_per_s": len(sent) / float(shown.sum()),
+    }
+
+
+def _shown(step: int) -> bool:
+    """Whether the chart is drawn at a step: with, without, without, with, and so on."""
+    pair, second = divmod(step // STRETCH, 2)
+    return step < 0 or second == pair % 2
+
+
+def measure_runs(pairs: int = 5, steps: int = 300) -> dict[str, Any]:
+    """Cost of all that is live, against the plain loop, after one round to warm up.
+
+    Three runs in turn: the plain loop, the same with snapshots and a look at the layers, and the
+    live one. Each has a log of `BEFORE` steps already and is timed over its last `steps` steps; the
+    picture at the end, which does not grow with the run, is counted apart.
+    """
+    device = pick()
+    rounds, pictures, sent = [], [], []
+    for turn in range(pairs + 1):
+        kinds = ("plain", "kept", "live")[:: 1 - 2 * (turn % 2)]
+        seconds = {}
+        for kind in kinds:
+            run = _grown(SETTLE + steps, device, kept=kind != "plain")
+            if kind != "live":
+                seconds[kind] = _plain_seconds(run, BEFORE + SETTLE + steps)
+            else:
+                seconds[kind], picture, size = _live_seconds(run, BEFORE + SETTLE + steps)
+                pictures.append(picture)
+                sent.append(size)
+        rounds.append(seconds)
+    whole = [each["live"] / each["plain"] for each in rounds[1:]]
+    kept = [each["kept"] / each["plain"] for each in rounds[1:]]
+    return {
+        "live_percent": 100 * (statistics.median(whole) - 1),
+        "kept_percent": 100 * (statistics.median(kept) - 1),
+        "ratios": [round(ratio, 4) for ratio in whole],
+        "kept_ratios": [round(ratio, 4) for ratio in kept],
+        "bytes_a_point": statistics.median(sent) / (BEFORE + SETTLE + steps),
+        "picture_seconds": statistics.median(pictures[1:]),
+        "device": str(device),
+    }
+
+
+def measure_overhead(stretches: int, pairs: int, steps: int) -> dict[str, Any]:
+    """The chart's cost and that of all that is live."""
+    return {**measure_chart(stretches), **measure_runs(pairs, steps)}
+
+
+def _grown(steps: int, device: Device, kept: bool) -> Run:
+    """A run that has a log of `BEFORE` steps; `kept`: with snapshots and a look at the layers."""
+    run = small_run(BEFORE + steps, device)
+    run.batches = Clocked(run.batches)
+    for step in range(BEFORE):
+        run.log.append(Record(step, 4.0 - step / BEFORE + 0.1 * (step % 3), 0.02, 1.0, 9e3, 1.0))
+    run.step = BEFORE
+    if kept:
+        run.enable()
+        run.watch.every = WATCH
+    return run
+
+
+def _plain_seconds(run: Run, steps: int) -> float:
+    for _ in run.train(steps):
+        pass
+    return time.perf_counter() - run.batches.at[BEFORE + SETTLE]
+
+
+def _live_seconds(run: Run, steps: int) -> tuple[float, float, int]:
+    """Seconds of training and of the picture; bytes of points sent to a page."""
+    live = Live(run, steps)
+    sent, send = [], live.panel.widget.send
+
+    def counted(content: dict, buffers: Any = None) -> None:
+        sent.append(sum(len(buffer) for buffer in (buffers or [])[:2]))
+        send(content, buffers)
+
+    live.panel.widget.send = counted
+    live.wait()
+    finished, at = time.perf_counter(), run.batches.at[BEFORE + SETTLE]
+    return live.ended - at, finished - live.ended, sum(sent)
+
+
+def measure_memory(steps: int = LONG) -> dict[str, float]:
+    """Memory of this process at a tenth of a long live run and at nine tenths, MB.
+
+    Not at the end, where the picture is drawn. The log's share is 41 bytes a step.
+    """
+    run, process, seen = tiny_run(), psutil.Process(), []
+    live = Live(run, steps)
+    for share in (0.1, 0.9):
+        while run.step < share * steps and live.phase == "running":
+            time.sleep(0.05)
+        seen.append(process.memory_info().rss / 1e6)
+    live.wait()
+    return {"early_mb": seen[0], "late_mb": seen[1], "log_mb": 41 * 0.8 * steps / 1e6}
