@@ -27,7 +27,7 @@ from mslearn.plot import Picture
 from mslearn.run import Run
 from mslearn.samples import Samples
 
-PERIOD, LONGEST = 0.25, 3.0  # seconds between drawings, at the least and at the most
+PERIOD, LONGEST = 0.25, 1.0  # seconds between drawings, at the least and at the most
 SHARE = 0.01  # of the time at the most, short of the longest period
 NO_PAGE = 20.0  # seconds without a word from a page, after which a picture stands in for it
 STILL = 10.0  # seconds between two such pictures at the least
