@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from mslearn.batches import Batches, HeldOut, Tokens
@@ -200,6 +199,8 @@ def measure_memory(steps: int = LONG) -> dict[str, float]:
 
     Not at the end, where the picture is drawn. The log's share is 41 bytes a step.
     """
+    import psutil  # 7 ms that only this measurement needs
+
     run, process, seen = tiny_run(), psutil.Process(), []
     live = Live(run, steps)
     for share in (0.1, 0.9):
