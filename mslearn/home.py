@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def course() -> Path:
     """The folder that holds `notebooks/`, `exercises/` and `checkpoints/`.
@@ -25,6 +23,8 @@ def home() -> Path:
 
     `MSLEARN_HOME` names another one. Raises OSError with the mend when it cannot be written.
     """
+    import platformdirs
+
     folder = Path(os.environ.get("MSLEARN_HOME") or platformdirs.user_data_dir("mslearn"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,7 @@ def measured_imports() -> dict:
 
 
 def test_importing_everything_takes_at_most_three_tenths_beyond_torch():
-    runs = [measured_imports() for _ in range(5)]
+    runs = [measured_imports() for _ in range(9)]
     assert not runs[0]["heavy"], "import these where they are first needed"
     # What else the machine does can only add to it.
     assert min(run["seconds"] for run in runs) <= 0.3
