@@ -18,8 +18,8 @@ from mslearn.schedules import constant, warmup_stable_decay
 from mslearn.transformer import Config, Transformer
 
 BEFORE = 10_000  # points that the chart has already when its cost is measured
-STRETCH = 100  # steps, with one evaluation among them
 SETTLE = 100  # steps after them that are not counted: a page opens and takes those points in
+STRETCH = 100  # steps, with one evaluation among them
 LONG = 100_000  # steps of the run whose memory is measured
 
 
