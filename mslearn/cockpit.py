@@ -138,6 +138,7 @@ class Cockpit(Guarded):
             if single:
                 self._happened("single", True)
                 return True
+            self.halted = True
             time.sleep(0.01)
 
     def _keep(self) -> None:

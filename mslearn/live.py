@@ -137,9 +137,13 @@ class Live:
 
     @property
     def phase(self) -> str:
-        """One of "running", "paused", "stopped", "failed", "finished"."""
+        """One of "running", "pausing", "paused", "stopped", "failed", "finished".
+
+        "pausing" is what a run does that has a step to finish first.
+        """
         if self._trainer.is_alive() and not self._done.is_set():
-            return "paused" if self.run.controls.paused else "running"
+            halted = "paused" if self.run.halted else "pausing"
+            return halted if self.run.controls.paused else "running"
         if self.error is not None:
             return "failed"
         return "finished" if self.run.step >= self.steps else "stopped"

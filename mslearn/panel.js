@@ -2,7 +2,7 @@
 // Nothing the kernel says is sent back to it, so the slider can follow the schedule without echo.
 
 const VIEWS = { scores: "Scores", rate: "Rate", gradient: "Gradient", layers: "Layers", earlier: "Earlier runs", logLoss: "Log loss", logSteps: "Log steps" };
-const OVER = ["stopped", "finished", "failed"];
+const OVER = ["stopped", "finished", "failed"], PAUSED = ["pausing", "paused"]; // with a step to finish, and without
 
 function build(setup) {
   const parts = { ...buildControls(setup), ...buildFamily(), ...buildGuess(setup) };
@@ -41,7 +41,7 @@ function hear(view, state) {
   else if (factor !== 1) view.rate = { mode: "factor", value: factor };
   else view.rate = { ...view.rate, value: null };
   view.ratios = ratios;
-  view.paused = phase === "paused";
+  view.paused = PAUSED.includes(phase);
 }
 
 function showWords(parts, view, family, setup) {
@@ -51,7 +51,7 @@ function showWords(parts, view, family, setup) {
     if (parts.points.getAttribute("aria-invalid") !== "true") parts.phase.textContent = "";
     return undefined;
   }
-  const line = family.lines.get(family.current), n = line?.step.length ?? 0, phase = view.over ? view.phase : view.paused ? "paused" : view.phase;
+  const line = family.lines.get(family.current), n = line?.step.length ?? 0, phase = view.paused && !view.over && view.phase !== "paused" ? "pausing" : view.phase;
   const by = view.rate.value === null ? "by schedule" : "by hand", note = view.proposal ? "the guard has a proposal" : view.note;
   const text = note ? `${phase}: ${note}` : `${phase}, rate ${by}`;
   if (parts.phase.textContent !== text && !parts.root.querySelector("[aria-invalid=true]")) parts.phase.textContent = text;

@@ -87,6 +87,7 @@ class Run(Cockpit):
         self.watch.every = watch_every
         self.script, self.snapshots, self.guard = None, None, guard or Guard()
         self.attended, self.ended, self._trainer = False, False, None
+        self.halted = False  # by a pause, and no step is under way
         self.notices: list[tuple[int, str]] = []
         self.proposal: Proposal | None = None
         self._trouble, self._left_out, self._held = "", -1, None
@@ -105,6 +106,7 @@ class Run(Cockpit):
         self.model.train()
         with self._training():
             while self._between_steps(until):
+                self.halted = False
                 started = time.perf_counter()
                 rate = self._set_rates()
                 loss, norm, skipped = self._one_step()

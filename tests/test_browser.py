@@ -126,12 +126,11 @@ class TestControls:
 
     def test_pause_holds_the_chart_one_step_is_one_and_resume_lets_it_go_on(self, flight):
         flight.button("Pause").click()
-        flight.says("^paused")
-        flight.page.wait_for_timeout(1_200)
+        flight.says("^paused")  # no step is under way, and the chart has them all
         held = flight.step
         flight.button("One step").click()
         flight.reach(held + 1)
-        flight.page.wait_for_timeout(1_200)
+        flight.page.wait_for_timeout(1_200)  # in which no other step follows
         assert flight.step == held + 1
         flight.button("Resume").click()
         flight.reach(held + 5)
@@ -175,7 +174,6 @@ class TestControls:
         assert box["height"] > before + 200
         flight.button("Pause").click()
         flight.says("^paused")
-        flight.page.wait_for_timeout(1_500)  # the last points come in
         pixels = "canvas => canvas.toDataURL()"
         alone = flight.chart.evaluate(pixels)
         flight.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60)

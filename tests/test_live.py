@@ -142,14 +142,26 @@ class TestActs:
         last = slow.run.log[-1]
         assert last.lr == 0.5 * slow.run.schedule(last.step) and slow.run.controls.lr is None
 
+    def test_a_run_with_a_step_to_finish_is_pausing_and_paused_when_that_is_done(self):
+        live = Live(make_run(pause=0.5), 20_000)
+        until(lambda: live.run.log)
+        act(live, "ask", name="paused", value=True)
+        assert live.phase == "pausing"
+        until(lambda: live.phase == "paused")
+        step = live.run.step
+        time.sleep(0.6)
+        assert live.run.step == step == len(live.run.log)
+        live.stop()
+
     def test_pause_holds_the_run_one_step_is_one_and_resume_lets_it_go_on(self, slow):
         act(slow, "ask", name="paused", value=True)
-        until(lambda: slow.run.events)
+        until(lambda: slow.phase == "paused")
         held = slow.run.step
         act(slow, "ask", name="single", value=True)
         until(lambda: slow.run.step > held)
+        until(lambda: slow.phase == "paused")
         time.sleep(0.1)
-        assert slow.run.step == held + 1 and slow.phase == "paused"
+        assert slow.run.step == held + 1
         act(slow, "ask", name="paused", value=False)
         until(lambda: slow.run.step > held + 1)
         assert slow.phase == "running"
