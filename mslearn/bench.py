@@ -99,16 +99,17 @@ def command(arguments: argparse.Namespace) -> int:
     result = measurement(arguments.name, arguments.quick, arguments.shape, **settings)()
     print(table(arguments.name, result))
     if arguments.keep:
-        keep(arguments.keep, arguments.name, result)
+        keep(arguments.keep, arguments.name, result, arguments.bytes)
     if arguments.json:
         print(json.dumps(result))
     return 0
 
 
-def keep(file: Path, name: str, result: Result) -> None:
+def keep(file: Path, name: str, result: Result, n_bytes: int | None = None) -> None:
     """Put the result beside those the file has, under the name and what it was measured for."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     about = [result[key] for key in ("text", "seconds", "shape") if key in result]
-    words = (f"{each:g}" if isinstance(each, float) else each for each in about)
+    about += [] if n_bytes is None else [n_bytes]
+    words = (f"{each:g}" if isinstance(each, float) else str(each) for each in about)
     kept["/".join([name, *words])] = result
     file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

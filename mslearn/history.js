@@ -7,7 +7,7 @@ function newFamily() {
 }
 
 function newPoints() {
-  return { step: [], loss: [], rate: [], grad: [], smooth: [], means: [], held: [], layers: [] };
+  return { step: [], loss: [], rate: [], grad: [], smooth: [], mean: 0, weight: 0, held: [], layers: [] };
 }
 
 // How many of the steps lie before one.
@@ -30,18 +30,16 @@ function descent(family, line = family.lines.get(family.current)) {
 // Exponential mean of the finite losses, its start corrected; a gap counts as the steps left out.
 function addPoint(line, step, loss, rate, grad) {
   const n = line.step.length;
-  let [mean, weight] = n ? line.means[n - 1] : [0, 0];
   if (finite(loss)) {
     const past = PAST ** Math.max(1, step - (n ? line.step[n - 1] : step - 1));
-    mean = past * mean + (1 - past) * loss;
-    weight = past * weight + 1 - past;
+    line.mean = past * line.mean + (1 - past) * loss;
+    line.weight = past * line.weight + 1 - past;
   }
   line.step.push(step);
   line.loss.push(loss);
   line.rate.push(rate);
   line.grad.push(grad);
-  line.means.push([mean, weight]);
-  line.smooth.push(weight ? mean / weight : NaN);
+  line.smooth.push(line.weight ? line.mean / line.weight : NaN);
 }
 
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));

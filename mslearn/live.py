@@ -8,6 +8,7 @@ run's log and draws. Nobody at the slider means the same numbers, bit for bit, a
 """
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -27,8 +28,9 @@ from mslearn.plot import Picture
 from mslearn.run import Run
 from mslearn.samples import Samples
 
-PERIOD, LONGEST = 0.25, 1.0  # seconds between drawings, at the least and at the most
+PERIOD, LONGEST = 0.25, 3.0  # seconds between drawings, at the least and at the most
 SHARE = 0.01  # of the time at the most, short of the longest period
+LIVELY = 2.0  # seconds after an act in which its effect is drawn once a period, whatever that takes
 NO_PAGE = 20.0  # seconds without a word from a page, after which a picture stands in for it
 STILL = 10.0  # seconds between two such pictures at the least
 WATCH = 10  # steps between two looks at the layers, unless the run says otherwise
@@ -165,12 +167,16 @@ class Live:
     def _paint(self) -> None:
         """Look at the log now and then; a failure here leaves the training alone."""
         self._belong()
-        picture_at = time.monotonic() + NO_PAGE
+        picture_at, lively_until = time.monotonic() + NO_PAGE, -math.inf
         try:
             while not self._done.is_set():
+                if self.panel.stirred.is_set():
+                    lively_until = time.monotonic() + LIVELY
                 self.panel.stirred.clear()
-                spent = self.panel.flush(self.phase)
-                pause = min(spent / SHARE, LONGEST) if self.phase == "running" else PERIOD
+                phase = self.phase
+                spent = self.panel.flush(phase)
+                lively = phase != "running" or time.monotonic() < lively_until
+                pause = PERIOD if lively else min(spent / SHARE, LONGEST)
                 if not self._done.wait(PERIOD):  # after it, an act is shown at once
                     self.panel.stirred.wait(max(0.0, pause - PERIOD))
                 if not self.run.attended and time.monotonic() > picture_at:

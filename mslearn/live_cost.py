@@ -19,7 +19,7 @@ from mslearn.transformer import Config, Transformer
 
 BEFORE = 10_000  # points that the chart has already when its cost is measured
 SETTLE = 100  # steps after them that are not counted: a page opens and takes those points in
-STRETCH = 100  # steps, with one evaluation among them
+STRETCH = 400  # steps, in which a chart is drawn more than once
 LONG = 100_000  # steps of the run whose memory is measured
 
 

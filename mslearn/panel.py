@@ -17,7 +17,7 @@ from mslearn.points import Stream
 from mslearn.run import Run
 
 PACE = 1.0  # seconds between two words on speed and time left
-BESIDE = 2.0  # what a picture costs on the page's side, beside the time that the page sees
+BESIDE = 3.0  # times the time that the page sees is what a picture costs: browser, server, caches
 SAID = 10.0  # seconds that a sentence stays
 
 

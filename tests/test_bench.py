@@ -393,7 +393,7 @@ class TestCommand:
         words = ["--text", "bible", "--bytes", "1000", "--seconds", "5", "--keep", str(file)]
         assert main(["bench", "learn", *words]) == 0
         asked = {"seconds": 5.0, "text": "bible", "n_bytes": 1000}
-        assert json.loads(file.read_text()) == {"learn/bible/5": asked}
+        assert json.loads(file.read_text()) == {"learn/bible/5/1000": asked}
 
     def test_same_names_in_two_places_keep_both_values(self):
         text = bench.table("learn", {"by_seed": {"ours": [1.0]}, "steps": {"ours": [2]}})
