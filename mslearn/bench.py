@@ -41,9 +41,7 @@ def measurement(
         return lambda: generate(**({"pairs": 1, "new": 48} if quick else {}))
     if name == "grade":
         return lambda: grade(**({"learners": 4, "attacks": ("leaves",)} if quick else {}))
-    return lambda: live(
-        **({"stretches": 1, "pairs": 1, "steps": 100, "long": 5_000} if quick else {})
-    )
+    return lambda: live(**({"pairs": 1, "long": 5_000} if quick else {}))
 
 
 def table(name: str, result: Result) -> str:

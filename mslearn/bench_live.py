@@ -19,15 +19,14 @@ CELLS = (
     "live = Live(run, 50_000)",
     "run = live.wait()",
     "import json\nprint(json.dumps([[e.step, e.name, e.value, e.at] for e in run.events]))",
-    "from mslearn.live_cost import measure_overhead\n"
-    "print(json.dumps(measure_overhead({stretches}, {pairs}, {steps})))",
+    "from mslearn.live_cost import measure_overhead\nprint(json.dumps(measure_overhead({pairs})))",
     "from mslearn.live_cost import measure_memory\nprint(json.dumps(measure_memory({long})))",
 )
 
 
-def _measure_in_browser(long: int, **sizes: int) -> dict[str, Any]:
+def _measure_in_browser(pairs: int, long: int) -> dict[str, Any]:
     """All of it in a notebook that a Chromium shows; the page draws while it trains."""
-    cells = [cell.format(long=long, **sizes) for cell in CELLS[4:]]
+    cells = [cell.format(pairs=pairs, long=long) for cell in CELLS[4:]]
     heap = "() => performance.memory.usedJSHeapSize / 1e6"
     with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as lab, window() as page:
         pilot = Pilot(page, lab, "bench.ipynb", (*CELLS[:4], *cells))
@@ -50,7 +49,7 @@ def _measure_in_browser(long: int, **sizes: int) -> dict[str, Any]:
         return {**found, "latencies_ms": waits, "memory": {**json.loads(pilot.output(5)), **memory}}
 
 
-def _measure_in_kernel(long: int, **sizes: int) -> dict[str, Any]:
+def _measure_in_kernel(pairs: int, long: int) -> dict[str, Any]:
     """Without a browser: from the message's arrival in this process to the rate in use."""
     live = Live(tiny_run(seconds=0.005), 50_000)
     sent = []
@@ -64,24 +63,24 @@ def _measure_in_kernel(long: int, **sizes: int) -> dict[str, Any]:
     used = [event.at for event in live.run.events if event.name == "lr"]
     waits = [1e3 * (b - a) for a, b in zip(sent, used, strict=True)]
     found = {"latencies_ms": waits, "memory": measure_memory(long)}
-    return {**measure_overhead(**sizes), **found}
+    return {**measure_overhead(pairs), **found}
 
 
-def live(stretches: int = 24, pairs: int = 5, steps: int = 300, long: int = LONG) -> dict[str, Any]:
+def live(pairs: int = 24, long: int = LONG) -> dict[str, Any]:
     """Measure on this machine: medians, and in `runs` what they are medians of.
 
-    `overhead_percent` is the chart's, from pairs of stretches of one run; `live_percent` that of
-    all that is live, `kept_percent` that of what is kept for going back, from pairs of runs.
+    `overhead_percent` is the chart's, from stretches of one run with and without it; `live_percent`
+    that of all that is live, from stretches of a live run and of the plain loop in turn.
     """
     browser = chromium()
-    measure = _measure_in_browser if browser else _measure_in_kernel
-    found = measure(long, stretches=stretches, pairs=pairs, steps=steps)
+    found = (_measure_in_browser if browser else _measure_in_kernel)(pairs, long)
     where = "in Chromium" if browser else "no browser here: from the message's arrival"
     return {
         "latency_ms": statistics.median(found.pop("latencies_ms")),
         "overhead_percent": found.pop("overhead_percent"),
+        "live_percent": found.pop("live_percent"),
         "device": found.pop("device"),
-        "runs": f"{MOVES} moves {where}, steps of 5 ms; after {BEFORE} points {stretches} pairs of "
-        f"{STRETCH} steps with and without a chart, and {pairs} pairs of runs of {steps} steps",
+        "runs": f"{MOVES} moves {where}, steps of 5 ms; after {BEFORE} points {pairs} pairs of "
+        f"{STRETCH} steps with and without a chart, and as many live and plain",
         **found,
     }

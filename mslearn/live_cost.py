@@ -1,6 +1,6 @@
 """What being live costs a run, measured where it trains: the chart, what is kept, and memory."""
 
-import statistics
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +80,48 @@ class Clocked:
         return self.batches(step)
 
 
+class Turns:
+    """Two runs, each on a thread of its own, of which one at a time makes `STRETCH` steps.
+
+    The order is first, second, second, first, and so on. The first `SETTLE` steps after `BEFORE` a
+    run makes when its turn first comes, uncounted.
+    """
+
+    def __init__(self, pairs: int) -> None:
+        self.order = ([0, 1, 1, 0] * pairs)[: 2 * pairs]
+        self.place, self.changed = 0, threading.Condition()
+        self.seconds: tuple[list[float], list[float]] = ([], [])
+
+    def batches(self, side: int, batches: Callable) -> Callable:
+        """The same batches, of which the first of a stretch is given when it is this run's turn."""
+        started = 0.0
+
+        def taken(step: int) -> tuple[torch.Tensor, ...]:
+            nonlocal started
+            made = step - BEFORE - SETTLE
+            if made == -SETTLE:
+                self._wait(side)
+            elif made >= 0 and made % STRETCH == 0:
+                if made:
+                    self.seconds[side].append(time.perf_counter() - started)
+                    self._wait(side, done=1)
+                started = time.perf_counter()
+            return batches(step)
+
+        taken.tokens_per_step = batches.tokens_per_step
+        return taken
+
+    def _wait(self, side: int, done: int = 0) -> None:
+        with self.changed:
+            self.place += done
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.over or self.order[self.place] == side)
+
+    @property
+    def over(self) -> bool:
+        return self.place == len(self.order)
+
+
 def measure_chart(pairs: int = 24) -> dict[str, Any]:
     """Cost of the chart: one live run, its chart held back in every other `STRETCH` steps.
 
@@ -121,43 +163,47 @@ def _shown(step: int) -> bool:
     return step < 0 or second == pair % 2
 
 
-def measure_runs(pairs: int = 5, steps: int = 300) -> dict[str, Any]:
-    """Cost of all that is live, against the plain loop, after one round to warm up.
+def measure_live(pairs: int = 24) -> dict[str, Any]:
+    """Cost of all that is live: a live run and the plain loop in turn, stretch by stretch.
 
-    Three runs in turn: the plain loop, the same with snapshots and a look at the layers, and the
-    live one. Each has a log of `BEFORE` steps already and is timed over its last `steps` steps; the
-    picture at the end, which does not grow with the run, is counted apart.
+    The live one also keeps snapshots, looks at the layers and has a page. Each has a log of
+    `BEFORE` steps already. The picture at the end, which does not grow with the run, is apart.
     """
-    device = pick()
-    rounds, pictures, sent = [], [], []
-    for turn in range(pairs + 1):
-        kinds = ("plain", "kept", "live")[:: 1 - 2 * (turn % 2)]
-        seconds = {}
-        for kind in kinds:
-            run = _grown(SETTLE + steps, device, kept=kind != "plain")
-            if kind != "live":
-                seconds[kind] = _plain_seconds(run, BEFORE + SETTLE + steps)
-            else:
-                seconds[kind], picture, size = _live_seconds(run, BEFORE + SETTLE + steps)
-                pictures.append(picture)
-                sent.append(size)
-        rounds.append(seconds)
-    whole = [each["live"] / each["plain"] for each in rounds[1:]]
-    kept = [each["kept"] / each["plain"] for each in rounds[1:]]
+    device, turns = pick(), Turns(pairs)
+    steps = SETTLE + pairs * STRETCH + 1  # with the one that ends the last stretch
+    plain, watched = (_grown(steps, device, kept=kept) for kept in (False, True))
+    for side, run in enumerate((plain, watched)):
+        run.batches = turns.batches(side, run.batches)
+    live = Live(watched, BEFORE + steps)
+    flush, send, sent = live.panel.flush, live.panel.widget.send, []
+
+    def gated(phase: str, *note: str) -> float:
+        shown = phase != "running" or turns.over or turns.order[turns.place] == 1
+        return flush(phase, *note) if shown else 0.0
+
+    def counted(content: dict, buffers: Any = None) -> None:
+        sent.append(sum(len(buffer) for buffer in (buffers or [])[:2]))
+        send(content, buffers)
+
+    live.panel.flush, live.panel.widget.send = gated, counted
+    for _ in plain.train(BEFORE + steps):
+        pass
+    live.wait()
+    finished = time.perf_counter()
+    ratios = np.divide(turns.seconds[1], turns.seconds[0])
+    low, mid, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return {
-        "live_percent": 100 * (statistics.median(whole) - 1),
-        "kept_percent": 100 * (statistics.median(kept) - 1),
-        "ratios": [round(ratio, 4) for ratio in whole],
-        "kept_ratios": [round(ratio, 4) for ratio in kept],
-        "bytes_a_point": statistics.median(sent) / (BEFORE + SETTLE + steps),
-        "picture_seconds": statistics.median(pictures[1:]),
+        "live_percent": 100 * (mid - 1),
+        "live_quartiles_percent": [100 * (low - 1), 100 * (high - 1)],
+        "bytes_a_point": sum(sent) / (BEFORE + steps),
+        "picture_seconds": finished - live.ended,
         "device": str(device),
     }
 
 
-def measure_overhead(stretches: int, pairs: int, steps: int) -> dict[str, Any]:
+def measure_overhead(pairs: int) -> dict[str, Any]:
     """The chart's cost and that of all that is live."""
-    return {**measure_chart(stretches), **measure_runs(pairs, steps)}
+    return {**measure_chart(pairs), **measure_live(pairs)}
 
 
 def _grown(steps: int, device: Device, kept: bool) -> Run:
@@ -171,27 +217,6 @@ def _grown(steps: int, device: Device, kept: bool) -> Run:
         run.enable()
         run.watch.every = WATCH
     return run
-
-
-def _plain_seconds(run: Run, steps: int) -> float:
-    for _ in run.train(steps):
-        pass
-    return time.perf_counter() - run.batches.at[BEFORE + SETTLE]
-
-
-def _live_seconds(run: Run, steps: int) -> tuple[float, float, int]:
-    """Seconds of training and of the picture; bytes of points sent to a page."""
-    live = Live(run, steps)
-    sent, send = [], live.panel.widget.send
-
-    def counted(content: dict, buffers: Any = None) -> None:
-        sent.append(sum(len(buffer) for buffer in (buffers or [])[:2]))
-        send(content, buffers)
-
-    live.panel.widget.send = counted
-    live.wait()
-    finished, at = time.perf_counter(), run.batches.at[BEFORE + SETTLE]
-    return live.ended - at, finished - live.ended, sum(sent)
 
 
 def measure_memory(steps: int = LONG) -> dict[str, float]:

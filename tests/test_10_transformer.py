@@ -270,6 +270,34 @@ def matrix_weights(head: bool = True) -> int:
     return 3 * 12 * 12**2 + head * 40 * 12
 
 
+def kept_a_position(module: nn.Module, forward: Callable, positions: int) -> float:
+    """Numbers that PyTorch puts aside for the way back, but for weights, each counted once."""
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    aside = {}
+
+    def put_aside(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.is_floating_point() and tensor.dim() and place not in weights:
+            aside[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(put_aside, lambda t: t):
+        result = forward()
+    assert result.requires_grad
+    sizes = [t.untyped_storage().nbytes() // t.element_size() for t in aside.values()]
+    return sum(sizes) / positions
+
+
+def kept_of_a_block(d: int) -> float:
+    block, x = Block(Design(9, 8, 1, 2, d)), torch.randn(3, 8, d, requires_grad=True)
+    return kept_a_position(block, lambda: block(x, None, {"is_causal": True}), 3 * 8)
+
+
+def kept_of_a_model() -> float:
+    model, tokens = Model(Design(40, 16, 3, 2, 12)), torch.randint(40, (2, 16))
+    return kept_a_position(model, lambda: model.loss(tokens, tokens), tokens.numel())
+
+
 NOTHING: Callable = lambda g: ()  # noqa: E731
 
 LEDGER = {
@@ -468,6 +496,25 @@ LEDGER = {
         {
             "backwards as forwards": lambda: 4 * matrix_weights() + 8 * 3 * 16 * 12,
             "6 N alone": lambda: 6 * matrix_weights(),
+        },
+    ),
+    "10.26": Formula(
+        lambda g: (2 * int(torch.randint(2, 9, (), generator=g)),),
+        lambda d: 16 * d + 2 + 4,
+        kept_of_a_block,
+        {
+            "before GELU alone": lambda d: 12 * d + 2 + 4,
+            "norms keep their input alone": lambda d: 16 * d + 2,
+            "shares held": lambda d: 16 * d + 2 * 8 + 4,
+        },
+    ),
+    "10.27": Formula(
+        NOTHING,
+        lambda: 3 * (16 * 12 + 2 + 4) + 2 * 12 + 2 + 40,
+        kept_of_a_model,
+        {
+            "no last norm": lambda: 3 * (16 * 12 + 2 + 4) + 40,
+            "no probabilities": lambda: 3 * (16 * 12 + 2 + 4) + 2 * 12 + 2,
         },
     ),
 }

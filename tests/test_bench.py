@@ -6,13 +6,14 @@ import math
 import os
 import signal
 import statistics
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from mslearn import bench, bench_generate, bench_learn, bench_train
+from mslearn import bench, bench_generate, bench_learn, bench_train, live_cost
 from mslearn.__main__ import main
 from mslearn.band import SMALL
 from mslearn.baseline import Baseline, Characters, plain_adamw, plain_step
@@ -412,3 +413,31 @@ class TestCommand:
     def test_an_unknown_measurement_is_named(self):
         with pytest.raises(ValueError, match="no measurement 'fly'"):
             bench.measurement("fly")
+
+
+def test_two_runs_train_in_turn_stretch_by_stretch(monkeypatch):
+    for name, value in {"BEFORE": 10, "SETTLE": 2, "STRETCH": 3}.items():
+        monkeypatch.setattr(live_cost, name, value)
+    turns, made = live_cost.Turns(pairs=3), []
+
+    def steps(side):
+        batches = made_of(side)
+        taken = turns.batches(side, batches)
+        for step in range(10, 10 + 2 + 3 * 3 + 1):
+            taken(step)
+
+    def made_of(side):
+        def batches(step):
+            made.append((side, step))
+            return ()
+
+        batches.tokens_per_step = 1
+        return batches
+
+    other = threading.Thread(target=steps, args=[1])
+    other.start()
+    steps(0)
+    other.join()
+    counted = [side for side, step in made if 12 <= step < 21]
+    assert counted == [side for side in [0, 1, 1, 0, 0, 1] for _ in range(3)]
+    assert [len(seconds) for seconds in turns.seconds] == [3, 3] and turns.over
