@@ -14,7 +14,7 @@ RIGHT = {"shares": [0.25, 0.75], "answer": 5, "slopes": [0.75, -0.75], "causal":
 
 def backward(
     scale: float = 0.5,
-    twice: bool = False,
+    once: bool = False,
     masked: bool = True,
     mean: bool = True,
     own: bool = True,
@@ -26,7 +26,7 @@ def backward(
         scores = beta * q @ k.T
         shares = (scores.masked_fill(~allowed, -math.inf) if masked else scores).softmax(1)
         slope = beta * shares * (u @ v.T - mean * (shares @ v * u).sum(1, keepdim=True))
-        slope = slope / beta if twice else slope
+        slope = slope / beta if once else slope
         return slope @ k, slope.T @ q, shares.T @ u if own else u.sum(0).expand_as(v)
 
     return answer
@@ -131,7 +131,7 @@ WRONG = {
         "no mask": (backward(masked=False), "the mask was not heeded"),
         "not scaled": (backward(scale=0.0), "the scores were not divided by √d"),
         "other shares fixed": (backward(mean=False), "it is v − o, not v"),
-        "beta once": (backward(twice=True), "β = 1/√d comes in twice"),
+        "beta once": (backward(once=True), "β = 1/√d is missing once"),
         "shares forgotten": (backward(own=False), "a value's gradient is its share times u"),
     },
     "09.3": {

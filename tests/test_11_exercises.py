@@ -30,6 +30,14 @@ def windows(
     return answer
 
 
+def in_place(tokens: Tensor, T: int, end: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets are two looks at one memory, and the second is written into."""
+    n = (len(tokens) - 1) // T
+    inputs, targets = tokens[: n * T].view(n, T), tokens[1 : n * T + 1].view(n, T)
+    targets[inputs == end] = -100
+    return inputs, targets
+
+
 def before(tokens: Tensor, inputs: Tensor) -> Tensor:
     return F.pad(tokens, (1, 0))[: inputs.numel()].view_as(inputs)
 
@@ -156,6 +164,7 @@ WRONG = {
         "one too few": (windows(number=lambda n, T: (n - 2) // T), "expected 3, got 2"),
         "ends not heeded": (windows(at_end="never"), "is still a target"),
         "end left out": (windows(at_end="itself"), "the end itself can be foreseen"),
+        "in place": (in_place, "share memory with the targets"),
     },
     "11.3": {
         "plain mean": (in_parts(weight=lambda n, counts: 1 / len(counts)), "averaged alike"),
