@@ -194,7 +194,7 @@ WRONG = {
 }
 START = "zeros → ones in `W, b = torch.zeros(3, h.shape[1]), torch.zeros(3)`"
 SURVIVORS = {
-    "13.3: no minlength= in `torch.bincount(y, minlength=K) / len(y)`": "no class lacks a text here",
+    "13.3: no minlength= in `torch.bincount(y, minlength=K) / len(y)`": "no class lacks a text",
     f"13.6: {START}": "a head whose rows are equal prefers no class, as one of zeros",
     f"13.6: {START} again": "the same number added to all logits changes nothing",
     "13.6: 100 → 101 in `for _ in range(100):`": "a step more changes next to nothing",
