@@ -115,11 +115,11 @@ class Turns:
         with self.changed:
             self.place += done
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.over or self.order[self.place] == side)
+            self.changed.wait_for(lambda: self.may_work(side))
 
-    @property
-    def over(self) -> bool:
-        return self.place == len(self.order)
+    def may_work(self, side: int) -> bool:
+        """Whether it is this run's turn, or nobody's any more; from any thread."""
+        return self.order[self.place :][:1] in ([side], [])
 
 
 def measure_chart(pairs: int = 24) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def measure_live(pairs: int = 24) -> dict[str, Any]:
     flush, send, sent = live.panel.flush, live.panel.widget.send, []
 
     def gated(phase: str, *note: str) -> float:
-        shown = phase != "running" or turns.over or turns.order[turns.place] == 1
+        shown = phase != "running" or turns.may_work(1)
         return flush(phase, *note) if shown else 0.0
 
     def counted(content: dict, buffers: Any = None) -> None:

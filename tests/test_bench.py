@@ -440,4 +440,5 @@ def test_two_runs_train_in_turn_stretch_by_stretch(monkeypatch):
     other.join()
     counted = [side for side, step in made if 12 <= step < 21]
     assert counted == [side for side in [0, 1, 1, 0, 0, 1] for _ in range(3)]
-    assert [len(seconds) for seconds in turns.seconds] == [3, 3] and turns.over
+    assert [len(seconds) for seconds in turns.seconds] == [3, 3]
+    assert turns.may_work(0) and turns.may_work(1)  # all is over
