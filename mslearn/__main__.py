@@ -12,7 +12,7 @@ COMMANDS = {
     "build": "execute notebooks and generate the exercises",
     "grade": "mark a class's notebooks, each in a sandbox",
     "mutate": "put small faults into the reference answers and count which the checks catch",
-    "bench": "measure: train, learn, generate, live, grade",
+    "bench": "measure: train, learn, generate, live, bpe, grade",
     "doctor": "say what is wrong with this installation, and the mend",
 }
 

@@ -101,7 +101,7 @@ def python(version: tuple[int, ...] | None = None) -> Iterator[Finding]:
     """The interpreter, and whether it is new enough."""
     version = tuple(sys.version_info[:3]) if version is None else version
     value = ".".join(map(str, version))
-    fault = f"Python is too old ({value}): install 3.11 or newer, then {SETUP} with it"
+    fault = f"Python is too old ({value}): install 3.11 to 3.14, then {SETUP} with it"
     yield Finding("python", value, fault if version < (3, 11) else "")
 
 
@@ -228,13 +228,23 @@ def missing_tools() -> list[str]:
 
 
 def port(number: int) -> Iterator[Finding]:
-    """Whether JupyterLab could have its port."""
+    """Whether JupyterLab could have its port, or has it already."""
     with socket.socket() as probe:
         taken = probe.connect_ex(("127.0.0.1", number)) == 0
+    if taken and (folder := served(number)):
+        yield Finding("port", f"{number}, where JupyterLab has {folder} open")
+        return
     fault = (
         f"port {number} is taken: stop what uses it, or `python make.py lab --port {number + 1}`"
     )
     yield Finding("port", f"{number} {'taken' if taken else 'free'}", fault if taken else "")
+
+
+def served(number: int) -> str | None:
+    """The folder that a Jupyter server of this user has open on a port, or None."""
+    from jupyter_server.serverapp import list_running_servers
+
+    return next((s["root_dir"] for s in list_running_servers() if s["port"] == number), None)
 
 
 CHECKS = (system, python, packages, torch_build, devices, folders, texts, tools)

@@ -151,7 +151,7 @@ function render({ model, el }) {
   };
   const gone = () => { // the kernel was restarted or shut down: what is shown here is over
     if (view.over) return;
-    Object.assign(view, { phase: "stopped", note: "the kernel has gone; run the cell again", over: true });
+    Object.assign(view, { phase: "stopped", note: "the kernel has gone; run all cells again", over: true });
     view.redraw();
     hello(); // if it is there after all, its answer sets this right
   };

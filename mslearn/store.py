@@ -102,5 +102,5 @@ def origin(name: str) -> str:
     devices = "; ".join(f"{m['device']}, torch {m['torch']}" for m in result["made"])
     return (
         f"experiments/{name}.json: {len(result['cells'])} cells, {seconds / 60:.0f} minutes in all "
-        f"on {devices}. To run it again: mslearn experiment {name}"
+        f"on {devices}. To run it anew: mslearn experiment {name} --out again.json"
     )

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import json
+import os
 import shutil
 import socket
 import subprocess
@@ -125,6 +127,16 @@ def test_a_taken_port_is_named():
         number = server.getsockname()[1]
         assert f"port {number} is taken" in only(doctor.port(number)).fault
     assert not only(doctor.port(number)).fault
+
+
+def test_a_port_that_jupyterlab_has_is_no_fault(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        known = {"port": number, "root_dir": "/course", "pid": os.getpid()}
+        (tmp_path / "jpserver-1.json").write_text(json.dumps(known))
+        finding = only(doctor.port(number))
+    assert finding.value.endswith("JupyterLab has /course open") and not finding.fault
 
 
 def test_a_check_that_breaks_is_reported_and_the_others_go_on():
