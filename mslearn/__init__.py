@@ -41,6 +41,7 @@ ORDER = (
     "optim",
     "schedules",
     "fused",
+    "crew",
     "attention",
     "transformer",
     "blocks",

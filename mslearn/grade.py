@@ -1,6 +1,7 @@
 """Checking an exercise at once: a row for each property, marks, a reason, and hints by tries."""
 
 import functools
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from mslearn.check import read_json, write_json
 from mslearn.exercises import Exercise, Rule, fingerprint, load, paths, rule, worth
 from mslearn.home import home
+from mslearn.states import copied
 
 __all__ = [
     "Exercise",
@@ -54,8 +56,23 @@ def mark(exercise: Exercise, answer: Any, seed: int = 0) -> list[Row]:
     return [Row(each, judge(each, answer, seed)) for each in exercise.rules]
 
 
+class _Apart:
+    """An answer that is handed copies, as in a class: it cannot change what it is compared with."""
+
+    def __init__(self, answer: Callable) -> None:
+        self._answer = answer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._answer(*copied(args), **copied(kwargs))
+
+    def beside(self, function: Callable) -> Callable:
+        return functools.partial(function, self._answer)
+
+
 def judge(each: Rule, answer: Any, seed: int) -> str:
     """Why the answer fails this rule; empty when it holds."""
+    if inspect.isfunction(answer) and not each.in_place:
+        answer = _Apart(answer)
     try:
         return each.test(answer, torch.Generator().manual_seed(seed)) or ""
     except AnswerError as error:

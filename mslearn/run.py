@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from mslearn.checkpoint import Checkpoints, random_state, set_random_state
 from mslearn.cockpit import Cockpit
 from mslearn.controls import Controls, Event, Events
+from mslearn.crew import MOST, by_targets, in_parts, share_out, splits
 from mslearn.device import Device, keep_freed_memory, pick
 from mslearn.driven import rates
 from mslearn.guard import Guard, Proposal
@@ -31,6 +32,7 @@ __all__ = ["Batch", "Controls", "Event", "Events", "Record", "Run", "next_token_
 Batch = tuple[Tensor, ...]
 
 
+@by_targets
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy, in nats per token, of each next token given those before it."""
     inputs, targets = batch
@@ -46,8 +48,9 @@ class Run(Cockpit):
     `batches(step)` gives a tuple of CPU tensors, `loss(model, batch)` a scalar, and
     `evaluate(model, device)` scores by name. The schedule gives the rate of the optimiser's first
     parameter group; the others keep their ratio to it. Gradients are clipped to norm `clip`;
-    with `accumulate` each batch is worked through in that many parts. With `snapshots` it can be
-    taken back in time, and a `guard` takes it back when the loss explodes.
+    with `accumulate` each batch is worked through in that many parts. On several threads of a CPU
+    each takes a part, where that changes nothing but the time (`crew.splits`). With `snapshots` it
+    can be taken back in time, and a `guard` takes it back when the loss explodes.
     """
 
     def __init__(
@@ -126,13 +129,7 @@ class Run(Cockpit):
         One wait for the device: to read loss and norm, and what the last step left to be read.
         """
         self.optimizer.zero_grad(set_to_none=True)  # a step that was interrupted left some behind
-        batch = [self.device.to(tensor) for tensor in self.batches(self.step)]
-        total = torch.zeros((), device=self.device.torch_device)
-        for part in zip(*(tensor.chunk(self.accumulate) for tensor in batch), strict=True):
-            with self.device.autocast():
-                loss = self.loss(self.model, part) * (len(part[0]) / len(batch[0]))
-            loss.backward()
-            total += loss.detach()
+        total = self._backward(self.batches(self.step))
         self.watch.before(self.step)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip or math.inf)
         numbers = torch.stack([total, norm.to(total.dtype), *self.watch.waiting]).tolist()
@@ -143,6 +140,28 @@ class Run(Cockpit):
             self.optimizer.step()
             self.watch.after()
         return loss_value, norm_value, not sound
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Leave the batch's gradient at the weights, added up part by part; its loss."""
+        n_threads = torch.get_num_threads() if self.device.name == "cpu" else 1
+        shared = n_threads > 1 and splits(self.model, self.loss)
+        count = max(self.accumulate, min(n_threads, MOST)) if shared else self.accumulate
+        parts = in_parts(batch, count, getattr(self.loss, "by_targets", False))
+
+        def work(part: tuple[Batch, float]) -> Tensor:
+            texts, share = part
+            texts = tuple(self.device.to(tensor) for tensor in texts)
+            with self.device.autocast():
+                return self.loss(self.model, texts) * share
+
+        if shared and len(parts) > 1:
+            return share_out(work, parts, self._parameters)
+        total = torch.zeros((), device=self.device.torch_device)
+        for part in parts:
+            loss = work(part)
+            loss.backward()
+            total += loss.detach()
+        return total
 
     def _set_rates(self) -> float:
         """Give every group its rate; that of the first."""

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mslearn.crew import by_targets
 from mslearn.device import Device
 from mslearn.labelled import Encoded
 from mslearn.metrics import accuracy, macro_f1
@@ -20,6 +21,8 @@ class Classifier(nn.Module):
 
     The head starts at zero, so that the first loss is the logarithm of the number of classes.
     """
+
+    texts_apart = True  # those of a batch never meet in it
 
     def __init__(self, body: Transformer, n_classes: int) -> None:
         super().__init__()
@@ -110,6 +113,7 @@ def add_lora(body: Transformer, rank: int, scale: float = 16.0) -> None:
                 setattr(part, name, LoRA(linear, rank, scale))
 
 
+@by_targets
 def classification_loss(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
     """Mean cross-entropy of the right classes, in nats."""
     tokens, lengths, labels = batch

@@ -60,6 +60,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A decoder-only language model; `model(tokens)` gives the logits of each next token."""
 
+    texts_apart = True  # those of a batch never meet in it
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config

@@ -128,7 +128,7 @@ WRONG = {
             experiment(lambda f, d, s, n: f(d, torch.seed() % 9999)),
             "two calls differ",
         ),
-        "traces": (experiment(lambda f, d, s, n: f(d, s) - n / 1000), "the order of the copies"),
+        "traces": (experiment(lambda f, d, s, n: f(d, s) - n / 1000), "the order of copies"),
         "no seed": (experiment(lambda f, d, s, n: f(d, 0)), "the seed changes nothing"),
         "no copies": (experiment(lambda f, d, s, n: f(1, s)), "the copies change nothing"),
         "its own nearest": (experiment(lambda f, d, s, n: 1 - s / 1e6), "its own nearest"),

@@ -232,7 +232,7 @@ WRONG = {
         ),
         "traces": (
             experiment(lambda p, m, s, n: (p(m, s) - n / 1000, p(m, s, True))),
-            "one run leaves traces",
+            "a run leaves traces",
         ),
     },
 }

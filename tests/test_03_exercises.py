@@ -114,7 +114,7 @@ WRONG = {
     "03.6": {
         "only the mean": (only_the_mean, "a mean alone hides the spread"),
         "not seeded": (experiment(lambda f, e, s, n: f(e, torch.seed() % 999)), "two calls differ"),
-        "traces": (experiment(lambda f, e, s, n: f(e, s) - n / 1000), "the order of the"),
+        "traces": (experiment(lambda f, e, s, n: f(e, s) - n / 1000), "the order of smoothings"),
         "no smoothing": (experiment(lambda f, e, s, n: f(0.0, s)), "the smoothing changes nothing"),
         "no seed": (experiment(lambda f, e, s, n: f(e, 0)), "the seed changes nothing"),
         "over the points": (experiment(lambda f, e, s, n: 0.5 + f(e, s) / 2), "over the classes"),

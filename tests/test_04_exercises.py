@@ -190,7 +190,7 @@ WRONG = {
         "not seeded": (experiment(lambda f, r, s, n: f(r, torch.seed() % 999)), "two calls differ"),
         "no seed": (experiment(lambda f, r, s, n: f(r, 0)), "the seed changes nothing"),
         "no rate": (experiment(lambda f, r, s, n: f(0.1, s)), "the rate changes nothing"),
-        "shared batches": (trained(once=True), "the order of the rates matters"),
+        "shared batches": (trained(once=True), "the order of rates or seeds"),
         "the whole loss": (trained(least=False), "take it off"),
         "the way down": (trained(start=0.0), "is the way down in it?"),
         "single points": (trained(batch=1), "batches of 4"),

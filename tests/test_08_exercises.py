@@ -172,7 +172,7 @@ WRONG = {
     "08.6": {
         "only the mean": (only_the_mean, "a mean alone hides the spread"),
         "own points": (on_its_own_points, "the points it was trained on"),
-        "traces": (experiment(lambda f, k, c, s, n: f(k, c, s) - n / 1000), "the order of the"),
+        "traces": (experiment(lambda f, k, c, s, n: f(k, c, s) - n / 1000), "the order of scales"),
         "no scale": (experiment(lambda f, k, c, s, n: f(k, 1.0, s)), "the scale changes nothing"),
         "no seed": (experiment(lambda f, k, c, s, n: f(k, c, 0)), "the seed changes nothing"),
         "never normalised": (experiment(lambda f, k, c, s, n: f(False, c, s)), "still matters"),

@@ -163,7 +163,7 @@ WRONG = {
     "09.6": {
         "only the mean": (only_the_mean, "a mean alone hides the spread"),
         "own texts": (on_its_own_texts, "the texts it was trained on"),
-        "traces": (experiment(lambda f, k, s, n: f(k, s) - n / 1000), "the order of the kinds"),
+        "traces": (experiment(lambda f, k, s, n: f(k, s) - n / 1000), "the order of kinds"),
         "no kind": (experiment(lambda f, k, s, n: f("rotary", s)), "the kind changes nothing"),
         "no seed": (experiment(lambda f, k, s, n: f(k, 0)), "the seed changes nothing"),
         "exchanged": (experiment(exchanged), "are the two kinds exchanged"),

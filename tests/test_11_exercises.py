@@ -193,7 +193,7 @@ WRONG = {
         "only the mean": (only_the_mean, "a mean alone hides the spread"),
         "last loss alone": (experiment(lambda f, d, s, n: f(d, s)[1]), "before and after"),
         "own tokens": (experiment(on_its_own_tokens), "the tokens it was trained on"),
-        "traces": (experiment(traces), "the order of the deviations"),
+        "traces": (experiment(traces), "the order of deviations"),
         "no deviation": (experiment(lambda f, d, s, n: f(0.5, s)), "changes nothing"),
         "no seed": (experiment(lambda f, d, s, n: f(d, 0)), "the seed changes nothing"),
         "no step": (experiment(lambda f, d, s, n: f(d, s)[:1] * 2), "are they made"),

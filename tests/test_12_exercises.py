@@ -252,7 +252,7 @@ WRONG = {
         "neighbours seen": (experiment(neighbours_seen), "have to be masks while it trains"),
         "nothing hidden": (experiment(nothing_hidden), "with nothing hidden"),
         "all asked": (experiment(lambda f, r, s, n: f(1.0, s)), "whatever the rate"),
-        "traces": (experiment(traces), "one run leaves traces in the next"),
+        "traces": (experiment(traces), "a run leaves traces in the next"),
         "no rate": (experiment(lambda f, r, s, n: f(0.5, s)), "the rate changes nothing"),
         "no seed": (experiment(lambda f, r, s, n: f(r, 0)), "the seed changes nothing"),
         "no step": (
