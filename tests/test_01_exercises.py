@@ -58,6 +58,13 @@ def only_the_first(ids: list[int], pair: tuple[int, int], new: int) -> list[int]
     return ids if i is None else [*ids[:i], new, *ids[i + 2 :]]
 
 
+def in_place(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    for i in range(len(ids) - 1):
+        if tuple(ids[i : i + 2]) == tuple(pair):
+            ids[i : i + 2] = [new]
+    return ids
+
+
 def last_lost(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
     out, i = [], 0
     while i < len(ids) - 1:
@@ -114,6 +121,7 @@ WRONG = {
         "overlapping": (overlapping, "became"),
         "only the first": (only_the_first, "became"),
         "last token lost": (last_lost, "became"),
+        "in place": (in_place, "that it was given"),
         "nothing returned": (lambda ids, pair, new: None, "it returns nothing"),
     },
     "01.4": {

@@ -89,7 +89,7 @@ WRONG = {
         "log of softmax": (lambda z: z.softmax(-1).log(), "log 0"),
         "one shift for all": (shifted_by_the_whole_batch, "each row's own greatest"),
         "first axis": (lambda z: z.log_softmax(0), "over the last axis"),
-        "softmax": (lambda z: z.softmax(-1), "(0, log 3) gave"),
+        "softmax": (lambda z: z.softmax(-1), "these are probabilities"),
     },
     "03.3": {
         "sum": (gradient_of(lambda counted: 1), "this is the sum's gradient"),

@@ -1,6 +1,7 @@
 """Chapter 5's exercises: wrong answers, and the words that each of them must meet."""
 
 import math
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,7 @@ def adamw(
     corrected: bool = True,
     l2: bool = False,
     inside: bool = False,
+    first: int = 1,
     shrinks: Callable = lambda rate, decay: 1 - rate * decay,
 ) -> Callable:
     """AdamW that goes wrong where its arguments say so."""
@@ -23,7 +25,7 @@ def adamw(
         theta: Tensor, gradients: Tensor, rate: float, decay: float, eps: float = 1e-8
     ) -> Tensor:
         m, s, path = torch.zeros_like(theta), torch.zeros_like(theta), []
-        for t, g in enumerate(gradients, 1):
+        for t, g in enumerate(gradients, first):
             g = g + decay * theta if l2 else g
             m, s = 0.9 * m + 0.1 * g, 0.95 * s + 0.05 * g**2
             power = (t if fades else 1) if corrected else math.inf
@@ -139,6 +141,7 @@ WRONG = {
         "no correction": (adamw(corrected=False), "the correction is missing"),
         "inside": (adamw(inside=True), "ε stands inside the root"),
         "without the rate": (adamw(shrinks=lambda rate, decay: 1 - decay), "not by the decay"),
+        "from step 0": (adamw(first=0), "step 1 is the first wrong one"),
         "no decay": (adamw(shrinks=lambda rate, decay: 1), "nothing decays"),
     },
     "05.3": {
@@ -189,6 +192,16 @@ WRONG = {
         "the luckiest seed": (
             protocol(score=lambda train, m, r, seeds: min(mean(train, m, r, [s]) for s in seeds)),
             "was lucky with one seed",
+        ),
+        "the median": (
+            protocol(
+                score=lambda train, m, r, seeds: statistics.median(train(m, r, s) for s in seeds)
+            ),
+            "their mean decides",
+        ),
+        "the worst seed": (
+            protocol(score=lambda train, m, r, seeds: max(mean(train, m, r, [s]) for s in seeds)),
+            "their mean decides",
         ),
         "NaN compared": (
             protocol(score=lambda train, m, r, seeds: sum(train(m, r, s) for s in seeds)),
