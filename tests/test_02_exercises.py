@@ -207,7 +207,7 @@ WRONG = {
         "one before": (noise(off=-1), "got -1 to"),
         "one beyond": (noise(off=1), "expected 0 to 2, got 1 to 3"),
         "16 bits": (noise(dtype=torch.bfloat16), "are off among 10,000 words"),
-        "the numbers": (lambda counts, power, uniform: uniform, "expected 3 words' numbers"),
+        "the numbers": (lambda counts, power, uniform: uniform, "a tensor of whole numbers"),
     },
     "02.6": {
         "only the mean": (only_the_mean, "a mean alone hides the spread"),

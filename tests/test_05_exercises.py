@@ -171,7 +171,7 @@ WRONG = {
         "uphill": (rows(lambda G: -lengths(G)), "uphill"),
         "columns": (rows(lambda G: G.norm(dim=0)), "as long as allowed"),
         "Muon's": (whole_polar, "may go the whole length"),
-        "the mean": (rows(lengths, lambda G, x: (G * x).sum(1).mean().item()), "it falls by"),
+        "the mean": (rows(lengths, lambda G, x: (G * x).sum(1).mean().item()), "the step is right; "),
     },
     "05.5": {
         "nats": (excess(bits=1.0), "these are nats"),
@@ -180,7 +180,7 @@ WRONG = {
         "no p": (excess(slope=lambda p, q: -q), "nothing ever stops"),
         "counts": (excess(counts=True), "q are shares, not counts"),
         "not corrected": (excess(corrected=False), "bits too many"),
-        "0 log 0": (excess(zero=torch.sum), "count it as 0"),
+        "0 log 0": (excess(zero=torch.sum), "0 · log 0 counted as 0"),
     },
     "05.6": {
         "one rate for all": (protocol(shared=True), "that compares the rate"),
