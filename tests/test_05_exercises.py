@@ -171,7 +171,7 @@ WRONG = {
         "uphill": (rows(lambda G: -lengths(G)), "uphill"),
         "columns": (rows(lambda G: G.norm(dim=0)), "as long as allowed"),
         "Muon's": (whole_polar, "may go the whole length"),
-        "the mean": (rows(lengths, lambda G, x: (G * x).sum(1).mean().item()), "the step is right; "),
+        "the mean": (rows(lengths, lambda G, x: (G * x).sum(1).mean().item()), "the step is right"),
     },
     "05.5": {
         "nats": (excess(bits=1.0), "these are nats"),
