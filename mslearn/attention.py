@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mslearn.crew import texts_apart
 from mslearn.fused import attend, normalize, rotate, widen
 
 
@@ -47,6 +48,7 @@ class Cache:
         return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
 
 
+@texts_apart
 class Attention(nn.Module):
     """Every position looks at itself and the positions before it.
 

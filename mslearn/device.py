@@ -30,11 +30,15 @@ class Device:
     def torch_device(self) -> torch.device:
         return torch.device(self.name)
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """Matrix products inside run in `amp_dtype`; weights and sums stay in float32."""
+    def autocast(self, keep_casts: bool = True) -> contextlib.AbstractContextManager:
+        """Matrix products inside run in `amp_dtype`; weights and sums stay in float32.
+
+        All threads share the weights' casts that PyTorch keeps until the end. While another thread
+        may change the weights, do not `keep_casts`.
+        """
         if self.amp_dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.name, dtype=self.amp_dtype)
+        return torch.autocast(self.name, dtype=self.amp_dtype, cache_enabled=keep_casts)
 
     def to(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy on this device. From pinned memory it overlaps with what the GPU is doing."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mslearn.batches import Batches, Tokens
 from mslearn.bpe import BPE
-from mslearn.crew import by_targets
+from mslearn.crew import mean_over_targets
 from mslearn.device import Device
 from mslearn.fused import IGNORED, linear_cross_entropy
 from mslearn.transformer import Transformer
@@ -99,7 +99,7 @@ class MaskedBatches:
         return self.batches.tokens_per_step
 
 
-@by_targets
+@mean_over_targets
 def masked_loss(model: Transformer, batch: tuple[Tensor, ...]) -> Float[Tensor, ""]:
     """Mean cross-entropy of the chosen tokens, in nats; the head works at those alone."""
     inputs, targets = batch

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mslearn.checkpoint import Checkpoints, random_state, set_random_state
 from mslearn.cockpit import Cockpit
 from mslearn.controls import Controls, Event, Events
-from mslearn.crew import MOST, by_targets, in_parts, share_out, splits
+from mslearn.crew import MOST, in_parts, mean_over_targets, share_out, splits
 from mslearn.device import Device, keep_freed_memory, pick
 from mslearn.driven import rates
 from mslearn.guard import Guard, Proposal
@@ -32,7 +32,7 @@ __all__ = ["Batch", "Controls", "Event", "Events", "Record", "Run", "next_token_
 Batch = tuple[Tensor, ...]
 
 
-@by_targets
+@mean_over_targets
 def next_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy, in nats per token, of each next token given those before it."""
     inputs, targets = batch
@@ -49,8 +49,8 @@ class Run(Cockpit):
     `evaluate(model, device)` scores by name. The schedule gives the rate of the optimiser's first
     parameter group; the others keep their ratio to it. Gradients are clipped to norm `clip`;
     with `accumulate` each batch is worked through in that many parts. On several threads of a CPU
-    each takes a part, where that changes nothing but the time (`crew.splits`). With `snapshots` it
-    can be taken back in time, and a `guard` takes it back when the loss explodes.
+    each takes a part, where the sum stays what it is (`crew.splits`). With `snapshots` it can be
+    taken back in time, and a `guard` takes it back when the loss explodes.
     """
 
     def __init__(
@@ -145,17 +145,17 @@ class Run(Cockpit):
         """Leave the batch's gradient at the weights, added up part by part; its loss."""
         n_threads = torch.get_num_threads() if self.device.name == "cpu" else 1
         shared = n_threads > 1 and splits(self.model, self.loss)
-        count = max(self.accumulate, min(n_threads, MOST)) if shared else self.accumulate
-        parts = in_parts(batch, count, getattr(self.loss, "by_targets", False))
+        at_a_time = min(n_threads, MOST) if shared else 1
+        parts = in_parts(batch, self.accumulate * at_a_time, self.loss)
 
         def work(part: tuple[Batch, float]) -> Tensor:
             texts, share = part
             texts = tuple(self.device.to(tensor) for tensor in texts)
-            with self.device.autocast():
+            with self.device.autocast(keep_casts=False):
                 return self.loss(self.model, texts) * share
 
         if shared and len(parts) > 1:
-            return share_out(work, parts, self._parameters)
+            return share_out(work, parts, self._parameters, n_threads)
         total = torch.zeros((), device=self.device.torch_device)
         for part in parts:
             loss = work(part)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mslearn.crew import by_targets
+from mslearn.crew import mean_over_targets, texts_apart
 from mslearn.device import Device
 from mslearn.labelled import Encoded
 from mslearn.metrics import accuracy, macro_f1
@@ -16,13 +16,12 @@ from mslearn.optim import Muon
 from mslearn.transformer import Transformer
 
 
+@texts_apart
 class Classifier(nn.Module):
     """The mean of a text's features, then one linear layer: `classifier(tokens, lengths)`.
 
     The head starts at zero, so that the first loss is the logarithm of the number of classes.
     """
-
-    texts_apart = True  # those of a batch never meet in it
 
     def __init__(self, body: Transformer, n_classes: int) -> None:
         super().__init__()
@@ -81,6 +80,7 @@ def fine_tuner(
     return Muon(groups, lr=lr, dtype=dtype)
 
 
+@texts_apart
 class LoRA(nn.Module):
     """A frozen linear layer plus a trainable update of low rank: Wx + (scale/rank)·B(Ax).
 
@@ -113,7 +113,7 @@ def add_lora(body: Transformer, rank: int, scale: float = 16.0) -> None:
                 setattr(part, name, LoRA(linear, rank, scale))
 
 
-@by_targets
+@mean_over_targets
 def classification_loss(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
     """Mean cross-entropy of the right classes, in nats."""
     tokens, lengths, labels = batch

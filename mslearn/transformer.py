@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mslearn.attention import Attention, Cache, rotary_table
+from mslearn.crew import texts_apart
 from mslearn.fused import linear_cross_entropy, normalize, squared_relu
 from mslearn.init import kaiming_uniform_, residual_outputs_
 
@@ -32,6 +33,7 @@ class Config:
             )
 
 
+@texts_apart
 class FeedForward(nn.Module):
     """Widen, keep the positive part squared, narrow (ReLU²: So et al. 2021, Primer)."""
 
@@ -44,6 +46,7 @@ class FeedForward(nn.Module):
         return self.down(squared_relu(self.up(x)))
 
 
+@texts_apart
 class Block(nn.Module):
     """Attention mixes positions, the feed-forward layer works on each; both add to the stream."""
 
@@ -57,10 +60,9 @@ class Block(nn.Module):
         return x + self.feed_forward(normalize(x))
 
 
+@texts_apart
 class Transformer(nn.Module):
     """A decoder-only language model; `model(tokens)` gives the logits of each next token."""
-
-    texts_apart = True  # those of a batch never meet in it
 
     def __init__(self, config: Config) -> None:
         super().__init__()

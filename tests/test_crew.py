@@ -1,19 +1,25 @@
-"""Threads that share a batch: the batch's own gradient, the same to the bit, and no surprises."""
+"""Threads that share a batch: the batch's own gradient, whoever is faster, and no surprises."""
 
+import _thread
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from mslearn.crew import by_targets, in_parts, splits
+from mslearn.crew import MOST, crew, in_parts, mean_over_targets, splits
 from mslearn.device import Device
 from mslearn.fused import IGNORED
+from mslearn.live import Live
 from mslearn.masking import masked_loss
+from mslearn.norms import BatchNorm1d
 from mslearn.run import Run, next_token_loss
-from mslearn.tasks import Classifier, classification_loss
-from mslearn.transformer import Config, Transformer
+from mslearn.snapshots import Snapshots
+from mslearn.tasks import Classifier, add_lora, classification_loss
+from mslearn.transformer import Config, FeedForward, Transformer
 
 CPU = Device("cpu", "test", None)
 ROWS = 5  # which do not halve
@@ -54,7 +60,7 @@ def one_step(model, batch, loss, **settings):
 
 
 def by_threads(loss, seconds=lambda: 0.0):
-    """The loss, marked as it was, and the threads that were asked for it."""
+    """The loss, and the threads that were asked for it."""
 
     def asked(model, batch):
         workers.append(threading.get_ident())
@@ -62,8 +68,7 @@ def by_threads(loss, seconds=lambda: 0.0):
         return loss(model, batch)
 
     workers = []
-    asked.by_targets = getattr(loss, "by_targets", False)
-    return asked, workers
+    return mean_over_targets(asked), workers
 
 
 def gradients(model):
@@ -102,29 +107,49 @@ def test_who_is_faster_changes_no_bit(threads):
     assert all(torch.equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize("kind", ["loss of one's own", "class of one's own", "dropout", "hook"])
+class Noisy(FeedForward):
+    """A learner's own layer, which draws numbers."""
+
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["loss", "model", "dropout", "layer", "batch statistics", "hook", "backward hook"]
+)
 def test_what_parts_would_change_is_not_shared_out(kind):
     model, loss = decoder(), next_token_loss
+    block = model.blocks[1]
     assert splits(model, loss)
-    if kind == "loss of one's own":
-        loss = lambda model, batch: next_token_loss(model, batch)  # noqa: E731
-    elif kind == "class of one's own":
-        model = nn.Sequential(model)
+    if kind == "loss":
+        loss = partial(next_token_loss)
+    elif kind == "model":
+        model = type("Mine", (Transformer,), {})(model.config)
     elif kind == "dropout":
-        model.blocks[0].feed_forward = nn.Sequential(model.blocks[0].feed_forward, nn.Dropout())
+        block.feed_forward = nn.Sequential(block.feed_forward, nn.Dropout())
+    elif kind == "layer":
+        block.feed_forward = Noisy(16, 64)
+    elif kind == "batch statistics":
+        block.feed_forward = nn.Sequential(block.feed_forward, BatchNorm1d(16))
+    elif kind == "hook":
+        block.register_forward_hook(lambda *_: None)
     else:
-        model.blocks[1].register_forward_hook(lambda *_: None)
+        block.register_full_backward_pre_hook(lambda *_: None)
     assert not splits(model, loss)
 
 
-def test_one_thread_or_one_text_is_worked_on_by_the_caller():
-    before, batch = torch.get_num_threads(), texts()
-    for n_threads, rows in ((1, ROWS), (2, 1)):
-        torch.set_num_threads(n_threads)
-        loss, workers = by_threads(next_token_loss)
-        one_step(decoder(), tuple(tensor[:rows] for tensor in batch), loss)
-        assert workers == [threading.get_ident()]
-    torch.set_num_threads(before)
+def test_a_body_with_low_rank_updates_is_shared_out():
+    model = Classifier(decoder(), 3)
+    add_lora(model.body, 2)
+    assert splits(model, classification_loss)
+
+
+@pytest.mark.parametrize(("n_threads", "rows"), [(1, ROWS), (2, 1)])
+def test_one_thread_or_one_text_is_worked_on_by_the_caller(threads, n_threads, rows):
+    torch.set_num_threads(n_threads)
+    loss, workers = by_threads(next_token_loss)
+    one_step(decoder(), tuple(tensor[:rows] for tensor in texts()), loss)
+    assert workers == [threading.get_ident()]
 
 
 def test_weights_that_are_frozen_or_unused_stay_without_a_gradient(threads):
@@ -139,7 +164,7 @@ def test_weights_that_are_frozen_or_unused_stay_without_a_gradient(threads):
 def test_a_fault_in_one_part_is_raised_and_the_run_goes_on(threads):
     model, calls = decoder(), []
 
-    @by_targets
+    @mean_over_targets
     def faulty(model, batch):
         calls.append(len(calls))  # of one part each
         if len(calls) == 2:
@@ -153,22 +178,74 @@ def test_a_fault_in_one_part_is_raised_and_the_run_goes_on(threads):
     assert len(list(run.train(3))) == 3
 
 
-def test_other_threads_keep_the_number_of_theirs(threads):
+def small_run(loss=next_token_loss, **settings):
+    model = decoder()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    settings = {"device": CPU, **settings}
+    return Run(model, lambda step: texts(0.1 * (step % 3)), optimizer, loss=loss, **settings)
+
+
+def the_same(first, second):
+    pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
+    equal = all(torch.equal(*pair) for pair in pairs)
+    return equal and [r.loss for r in first.log] == [r.loss for r in second.log]
+
+
+def test_an_interrupt_leaves_nobody_at_work_and_no_trace(threads):
+    begun, ended = [], []
+
+    @mean_over_targets
+    def loss(model, batch):
+        begun.append(run.step)
+        if begun.count(2) == 1:
+            _thread.interrupt_main()
+        time.sleep(0.05)
+        value = next_token_loss(model, batch)
+        ended.append(run.step)
+        return value
+
+    run, whole = small_run(loss), small_run()
+    with pytest.raises(KeyboardInterrupt):
+        list(run.train(4))
+    assert begun == ended and run.step == 2
+    list(run.train(4)), list(whole.train(4))
+    assert the_same(run, whole)
+
+
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+def test_rewound_or_live_it_is_the_same_run_to_the_bit(threads, amp):
+    on = Device("cpu", "test", amp)
+    plain = small_run(device=on)
+    back = small_run(device=on, snapshots=Snapshots(every=2))
+    live = small_run(device=on)
+    list(plain.train(9)), list(back.train(6))
+    back.rewind(2)
+    list(back.train(9))
+    assert splits(plain.model, plain.loss) and Live(live, 9).wait() is live
+    assert the_same(plain, back) and the_same(plain, live)
+
+
+def test_each_of_a_crew_computes_alone_and_other_threads_keep_their_number(threads):
     one_step(decoder(), texts(), next_token_loss)
-    seen = []
-    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    other.start()
-    other.join()
-    assert [torch.get_num_threads(), *seen] == [threads, threads]
+    other = ThreadPoolExecutor(1)
+    each = crew(threads).submit(torch.get_num_threads).result()
+    assert each == max(1, threads // MOST)
+    assert torch.get_num_threads() == other.submit(torch.get_num_threads).result() == threads
+
+
+def test_accumulation_in_parts_goes_through_a_part_at_a_time(threads):
+    loss, workers = by_threads(next_token_loss)
+    one_step(decoder(), texts(), loss, accumulate=2)
+    assert len(workers) == min(ROWS, 2 * min(threads, MOST))
 
 
 def test_a_part_without_targets_is_left_out_and_an_empty_batch_is_not():
     inputs, targets = texts()
     targets[:2] = IGNORED
-    (part, share), *others = in_parts((inputs, targets), 2, by_targets=True)
+    (part, share), *others = in_parts((inputs, targets), 2, next_token_loss)
     assert share + sum(share for _, share in others) == pytest.approx(1)
     assert [len(part[0]), *(len(part[0]) for part, _ in others)] == [3, 2]
-    halves = in_parts((inputs[:4], targets[:4]), 2, by_targets=True)
+    halves = in_parts((inputs[:4], targets[:4]), 2, next_token_loss)
     assert [(len(part[0]), share) for part, share in halves] == [(2, 1.0)]
-    nothing = in_parts((inputs[:2], targets[:2]), 2, by_targets=True)
+    nothing = in_parts((inputs[:2], targets[:2]), 2, next_token_loss)
     assert [(len(part[0]), share) for part, share in nothing] == [(2, 1.0)]
