@@ -103,9 +103,10 @@ def share_out(
         loss = work(part)
         return loss.detach(), torch.autograd.grad(loss, trained, allow_unused=True)
 
-    total = torch.zeros(())
-    waiting = [crew(n_threads).submit(back, part) for part in parts]
+    total, pool, waiting = torch.zeros(()), crew(n_threads), []
     try:
+        for part in parts:
+            waiting.append(pool.submit(back, part))
         while waiting:
             loss, gradients = waiting[0].result()
             del waiting[0]  # which would hold the gradients to the end
