@@ -66,7 +66,7 @@ class _Apart:
         return self._answer(*copied(args), **copied(kwargs))
 
     def beside(self, function: Callable) -> Callable:
-        return functools.partial(function, self._answer)
+        return beside(self._answer, function)
 
 
 def judge(each: Rule, answer: Any, seed: int) -> str:
