@@ -35,9 +35,9 @@ class Cache:
     def __init__(
         self, layers: int, batch: int, heads: int, context: int, width: int, like: Tensor
     ) -> None:
-        shape = (layers, batch, heads, context, width)
-        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
-        self.values = torch.empty_like(self.keys)
+        shape = (layers, 2, batch, heads, context, width)
+        self.both = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.keys, self.values = self.both[:, 0], self.both[:, 1]
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,37 +83,62 @@ def generate(
 
 
 class OneAtATime:
-    """The same network for one position of one text, which is a vector: what a token costs.
+    """The same network for one position of one text, a single row: what a token costs.
 
-    Where `Transformer` multiplies matrices, this multiplies a vector, and there a CPU is 2.5 times
-    faster with the weights in the order (in, out): every number of the vector adds its multiple of
-    one row to all outputs at once. So the weights are copied, once for each text.
+    There a CPU waits for the weights, each of which it needs once, and for the start of every
+    operation. So the weights are copied, once for each text, into the order (in, out), in which
+    each number of the row adds its multiple of one line to all outputs at once; and the operations
+    are as few as they can be: keys and values go into the cache together, and the angle of the
+    position becomes one small matrix, the same for all layers.
     """
 
     def __init__(self, model: Transformer) -> None:
-        self.model, self.width = model, model.config.d_model // model.config.n_heads
+        self.heads, self.width = model.config.n_heads, model.config.d_model // model.config.n_heads
+        self.embedding, self.table = model.embedding.weight.detach(), model.table
         self.blocks = [
-            [each.weight.detach().T.contiguous() for each in (a.qkv, a.out, f.up, f.down)]
+            [_across(each) for each in (a.qkv, a.out, f.up, f.down)]
             for a, f in (block.children() for block in model.blocks)
         ]
-        self.head = model.head.weight.detach().T.contiguous()
+        self.head = _across(model.head)
+        self.on_cpu = self.embedding.device.type == "cpu"
+        self.eps = self.embedding.new_tensor(torch.finfo(self.embedding.dtype).eps)
+        self.unit = torch.eye(self.width, dtype=self.eps.dtype, device=self.eps.device)
+        self.swap = self.unit.roll(self.width // 2, 0)  # x @ swap exchanges the halves of x
 
     def __call__(self, token: int, cache: Cache) -> Float[Tensor, " vocab"]:
         """Logits after `token`, which follows what the cache holds and is added to it."""
-        heads, width, now = self.model.config.n_heads, self.width, cache.length
-        cos, sin = self.model.table[:, now]  # (D,) each
-        x = normalize(self.model.embedding.weight[token])
-        for layer, (qkv, out, up, down) in enumerate(self.blocks):
-            parts = (normalize(x) @ qkv).view(3 * heads, width)  # queries, keys and values by head
-            qk = normalize(parts[: 2 * heads])
-            qk = torch.addcmul(qk * cos, qk.roll(width // 2, -1), sin)
-            new = qk[None, heads:, None], parts[None, 2 * heads :, None]  # (1, H, 1, D) each
-            keys, values = cache.extend(layer, *new)
-            y = F.scaled_dot_product_attention(qk[None, :heads, None], keys, values)  # (1, H, 1, D)
-            x = torch.addmv(x, out.T, y.view(-1))
-            x = torch.addmv(x, down.T, F.relu(normalize(x) @ up).square())
+        heads, width, now = self.heads, self.width, cache.length
+        cos, sin = self.table[:, now]  # (D,) each
+        turn = torch.addcmul(self.unit * cos, self.swap, sin)  # x @ turn is `rotate` of x
+        x = self._normalize(self.embedding[token : token + 1])  # (1, d_model)
+        for (qkv, out, up, down), both in zip(self.blocks, cache.both, strict=True):
+            parts = self._product(self._normalize(x), qkv).view(3 * heads, width)
+            qk = parts[: 2 * heads]  # queries and keys by head, and after them the values
+            torch.mm(normalize(qk), turn, out=qk)
+            q, kv = parts.view(3, 1, heads, 1, width).split([1, 2])
+            both[:, :, :, now : now + 1] = kv
+            keys, values = both[:, :, :, : now + 1]  # (1, H, T, D) each
+            y = F.scaled_dot_product_attention(q[0], keys, values)  # (1, H, 1, D)
+            x += self._product(y.view(1, -1), out)
+            x += self._product(self._product(self._normalize(x), up).relu_().square_(), down)
         cache.length += 1
-        return normalize(x) @ self.head
+        return self._product(self._normalize(x), self.head)[0]
+
+    def _normalize(self, row: Float[Tensor, "1 d_model"]) -> Float[Tensor, "1 d_model"]:
+        """`normalize` of a single row: a scalar product, and the root of one number."""
+        x = row[0]
+        return row * torch.add(self.eps, x.dot(x), alpha=1 / len(x)).rsqrt_()
+
+    def _product(self, row: Tensor, weight: Tensor) -> Float[Tensor, "1 outputs"]:
+        if self.on_cpu:
+            # A product reads several lines in turn, a sum straight on: that fetches them faster,
+            # and the product then finds them in the processor's own memory.
+            weight.sum()
+        return row @ weight
+
+
+def _across(linear: torch.nn.Linear) -> Float[Tensor, "inputs outputs"]:
+    return linear.weight.detach().T.contiguous()
 
 
 class _Predictions:

@@ -6,6 +6,7 @@ import socket
 import tarfile
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from mslearn.index import Archive
@@ -52,10 +53,11 @@ class Server:
                 self.send_header("Content-Type", "text/html" if page else "application/gzip")
                 self.send_header("Content-Length", str(len(page or file or b"")))
                 self.end_headers()
-                for start in range(0, len(page or file or b""), 1 << 14):
-                    self.wfile.write((page or file)[start : start + (1 << 14)])
-                    server.sent += 1
-                    time.sleep(seconds_a_chunk if file else 0)
+                with suppress(ConnectionError):  # whoever asked may be gone
+                    for start in range(0, len(page or file or b""), 1 << 14):
+                        self.wfile.write((page or file)[start : start + (1 << 14)])
+                        server.sent += 1
+                        time.sleep(seconds_a_chunk if file else 0)
 
             def log_message(self, *_):
                 pass
