@@ -66,7 +66,7 @@ def _measure_in_kernel(pairs: int, long: int) -> dict[str, Any]:
     return {**measure_overhead(pairs), **found}
 
 
-def live(pairs: int = 24, long: int = LONG) -> dict[str, Any]:
+def live(pairs: int = 48, long: int = LONG) -> dict[str, Any]:
     """Measure on this machine: medians, and in `runs` what they are medians of.
 
     `overhead_percent` is the chart's, from stretches of one run with and without it; `live_percent`

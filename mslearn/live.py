@@ -33,7 +33,7 @@ SHARE = 0.01  # of the time at the most, short of the longest period
 LIVELY = 2.0  # seconds after an act in which its effect is drawn once a period, whatever that takes
 NO_PAGE = 20.0  # seconds without a word from a page, after which a picture stands in for it
 STILL = 10.0  # seconds between two such pictures at the least
-WATCH = 10  # steps between two looks at the layers, unless the run says otherwise
+WATCH = 25  # steps between two looks at the layers, unless the run says otherwise
 EARLIER = 4  # runs that are drawn behind the current one
 
 _current: "Live | None" = None

@@ -19,7 +19,7 @@ from mslearn.transformer import Config, Transformer
 
 BEFORE = 10_000  # points that the chart has already when its cost is measured
 SETTLE = 100  # steps after them that are not counted: a page opens and takes those points in
-STRETCH = 400  # steps, in which a chart is drawn more than once
+STRETCH = 200  # steps: a chart is drawn in each, and the machine is the same for both of a pair
 LONG = 100_000  # steps of the run whose memory is measured
 
 
@@ -122,7 +122,7 @@ class Turns:
         return self.order[self.place :][:1] in ([side], [])
 
 
-def measure_chart(pairs: int = 24) -> dict[str, Any]:
+def measure_chart(pairs: int = 48) -> dict[str, Any]:
     """Cost of the chart: one live run, its chart held back in every other `STRETCH` steps.
 
     The two of a pair lie side by side, so that the machine is the same for both; which comes first
@@ -175,7 +175,7 @@ def _shown(step: int) -> bool:
     return step < 0 or second == pair % 2
 
 
-def measure_live(pairs: int = 24) -> dict[str, Any]:
+def measure_live(pairs: int = 48) -> dict[str, Any]:
     """Cost of all that is live: a live run and the plain loop in turn, stretch by stretch.
 
     The live one also keeps snapshots, looks at the layers and has a page. Each has a log of

@@ -55,7 +55,7 @@ class Snapshots:
         megabytes: float = 512,
         folder: Path | str | None = None,
         *,
-        share: float = 0.005,
+        share: float = 0.0025,
         every: int | None = None,
     ) -> None:
         if not megabytes > 0 or not 0 < share < 1:
