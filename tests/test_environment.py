@@ -217,7 +217,8 @@ class TestMake:
         monkeypatch.setattr(
             make.subprocess, "call", lambda command, **_: commands.append(command) or 3
         )
-        assert make.test("python") == 3 and len(commands) == 1
+        assert make.test("python") == 3
+        assert [command[3:] for command in commands] == [["data", "minilm"], ["check", "."]]
         assert "lint failed" in capsys.readouterr().out
 
 
