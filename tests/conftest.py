@@ -6,11 +6,19 @@ import sys
 import pytest
 from hypothesis import settings
 
+from mslearn import index
+
 os.environ.setdefault("MPLBACKEND", "agg")
 
 # On a busy machine a deadline fails tests that are right. CI draws the same examples every time.
 settings.register_profile("course", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("course")
+
+
+@pytest.fixture(autouse=True)
+def no_index(monkeypatch):
+    """No test fetches what a second run, without a network, would lack."""
+    monkeypatch.setattr(index, "pip_options", lambda: {"no-index": "true"})
 
 
 @pytest.hookimpl(wrapper=True)

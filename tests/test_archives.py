@@ -11,6 +11,11 @@ from mslearn import fetch, index
 from mslearn.index import FetchError, Settings, pip_settings
 
 
+@pytest.fixture
+def no_index():
+    """Here what pip was told is what is tested."""
+
+
 class TestMembers:
     def member(self, tmp_path, content, name):
         path = tmp_path / "a.tar.gz"
