@@ -24,7 +24,7 @@ def english(tmp_path, monkeypatch):
     """Little text, and a learner's folder of its own."""
     texts = {s: [f"{s}: the cat sat on mat {i}." for i in range(90)] for s in ("train", "valid")}
     texts["test"] = [f"the last word on mat {i}." for i in range(90)]
-    here = {name: data.load(name) for name in data.english_sets()}  # no folder is empty of these
+    here = {name: data.load(name) for name in data.english_sets()}  # while they are here
     monkeypatch.setattr(data, "english", lambda: texts)
     monkeypatch.setattr(data, "load", here.get)
     monkeypatch.setenv("MSLEARN_HOME", str(tmp_path / "home"))
