@@ -105,10 +105,11 @@ class Pilot(Notebook):
         self.chart_says(rate_pattern(rate))
 
     def follow(self) -> None:
-        """Let the schedule have the rate again."""
-        if self.button("Follow schedule").is_enabled():
-            self.button("Follow schedule").click()
-        self.says("by schedule$|: ")
+        """Let the schedule have the rate again, which is by hand now."""
+        from playwright.sync_api import expect
+
+        self.button("Follow schedule").click()  # once it can be pressed
+        expect(self.button("Follow schedule")).to_be_disabled(timeout=60_000)
 
     def finish(self, cell: int, seconds: float = 300) -> None:
         """Wait until a cell has ended."""

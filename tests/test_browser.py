@@ -31,6 +31,8 @@ CELLS = (
     EVENTS,
 )
 WRITES = "live = Live(run, 20_000, sample=lambda model: 'It was the best', sample_every=20)"
+DRAWN = """same =>
+  same === (document.querySelector("canvas[data-points]").toDataURL() === window.alone)"""
 DARK = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 
 
@@ -69,6 +71,12 @@ def events(pilot: Pilot) -> list[list]:
     """The run's events, read in the last cell once `wait()` is over."""
     pilot.run(3)
     return json.loads(pilot.output(3))
+
+
+def numbers(pilot: Pilot, timeline: str) -> list[str]:
+    """The row of a timeline in the table: from, step, rate, loss, what was held out."""
+    row = pilot.table.get_by_role("rowheader", name=timeline, exact=True).locator("..")
+    return row.get_by_role("cell").all_inner_texts()
 
 
 class TestControls:
@@ -170,19 +178,18 @@ class TestControls:
         before = flight.chart.bounding_box()["height"]
         for view in ("Gradient", "Layers", "Log loss", "Log steps"):
             flight.button(view).click()
-        box = flight.chart.bounding_box()
-        assert box["height"] > before + 200
         flight.button("Pause").click()
         flight.says("^paused")
-        pixels = "canvas => canvas.toDataURL()"
-        alone = flight.chart.evaluate(pixels)
+        flight.page.wait_for_timeout(1_000)  # in which the last of it is drawn
+        box = flight.chart.bounding_box()
+        assert box["height"] > before + 200
+        alone = flight.chart.evaluate("canvas => canvas.toDataURL()")
+        flight.page.evaluate("alone => { window.alone = alone; }", alone)
         flight.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60)
-        flight.page.wait_for_timeout(200)
+        flight.page.wait_for_function(DRAWN, arg=False)  # the values under the mouse
         flight.page.screenshot(path=SHOTS / "layers.png")
-        assert flight.chart.evaluate(pixels) != alone  # the values under the mouse
         flight.page.mouse.move(5, 5)
-        flight.page.wait_for_timeout(200)
-        assert flight.chart.evaluate(pixels) == alone
+        flight.page.wait_for_function(DRAWN, arg=True)
         flight.button("Resume").click()
         for view in ("Gradient", "Layers", "Log loss", "Log steps"):
             flight.button(view).click()
@@ -253,16 +260,12 @@ class TestTheDrivenRun:
         flight.page.get_by_role("textbox", name="Name of the branch").fill("gentle")
         flight.button("Branch from step").click()
         flight.table.get_by_role("rowheader", name="gentle").wait_for()
-        flight.follow()
         drag(flight.page, 0.55)
-        flight.reach(flight.step + 60)
+        flight.reach(int(numbers(flight, "main")[1]) + 150)  # well past where the other was left
         flight.page.screenshot(path=SHOTS / "5-branch.png")
 
     def test_the_branch_ends_better_and_the_other_is_dropped(self, flight):
-        losses = {}
-        for name in ("main", "gentle"):
-            row = flight.table.get_by_role("row").filter(has_text=name).first
-            losses[name] = float(row.get_by_role("cell").nth(3).inner_text())
+        losses = {name: float(numbers(flight, name)[3]) for name in ("main", "gentle")}
         assert losses["gentle"] < losses["main"]
         flight.page.get_by_role("button", name="Drop main").click()
         flight.table.wait_for(state="hidden")
