@@ -53,9 +53,8 @@ def picture(tokens: Sequence[str], weights: Tensor, layer: int, head: int) -> pl
     axes.grid(False)
     plot.label(axes, "looked at", "looking", f"layer {layer}, head {head}")
     rows = [f"{names[t]} at {names[int(shown[t].argmax())]}" for t in range(1, len(tokens))]
-    return plot.picture(
-        figure, f"Attention of layer {layer}, head {head}. Each token looks most {', '.join(rows)}."
-    )
+    most = f"Where each token looks most: {', '.join(rows)}."
+    return plot.picture(figure, f"Attention of layer {layer}, head {head}. {most}")
 
 
 def visible(token: str) -> str:

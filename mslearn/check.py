@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,17 @@ def predict(key: str, question: str, answer: Any = None) -> None:
     if answer is not None:
         kept[key] = {"question": question, "answer": answer}
         write_json(path, kept)
-    print(f"Question:        {question}")
-    print(f"Your prediction: {kept.get(key, {}).get('answer', NOTHING_YET)}")
+    _say("Question:", question)
+    _say("Your prediction:", kept.get(key, {}).get("answer", NOTHING_YET))
 
 
 def reveal(key: str, result: Any) -> None:
     """Show the prediction kept under `key` beside what came out."""
     kept = read_json(home() / "predictions.json").get(key, {})
-    print(f"Your prediction: {kept.get('answer', NOTHING_YET)}")
-    print(f"What came out:   {result}")
+    _say("Your prediction:", kept.get("answer", NOTHING_YET))
+    _say("What came out:", result)
+
+
+def _say(what: str, words: Any) -> None:
+    margin = " " * 17
+    print(textwrap.fill(f"{what:16} {words}", 88, subsequent_indent=margin, break_on_hyphens=False))

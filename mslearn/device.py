@@ -55,7 +55,8 @@ class Device:
 
     def __str__(self) -> str:
         matrices = str(self.amp_dtype or torch.float32).removeprefix("torch.")
-        threads = f", {torch.get_num_threads()} threads" if self.name == "cpu" else ""
+        n = torch.get_num_threads()
+        threads = f", {n} thread{'s' * (n > 1)}" if self.name == "cpu" else ""
         return f"{self.label} ({self.name}{threads}), matrix products in {matrices}"
 
 

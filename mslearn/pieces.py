@@ -35,7 +35,8 @@ class Pieces:
                 f"{html.escape(piece)}</span>"
                 for i, piece in enumerate(cut)
             ]
-            rows.append(f"<div>{html.escape(count(name, cut))}: {''.join(spans)}</div>")
+            line = "<wbr>".join(spans)  # a line may end between two pieces
+            rows.append(f"<div>{html.escape(count(name, cut))}: {line}</div>")
         return {"text/html": f'<div style="{CARD}">{"".join(rows)}</div>', "text/plain": str(self)}
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -96,11 +97,12 @@ def result_path(name: str) -> Path:
 
 
 def origin(name: str) -> str:
-    """One sentence on where a stored result comes from: file, cells, devices, time taken."""
+    """Where a stored result comes from: file, cells, devices, time taken; lines of 88 letters."""
     result = load_result(name)
     seconds = sum(cell["seconds"] for cell in result["cells"].values())
     devices = "; ".join(f"{m['device']}, torch {m['torch']}" for m in result["made"])
-    return (
+    return textwrap.fill(
         f"experiments/{name}.json: {len(result['cells'])} cells, {seconds / 60:.0f} minutes in all "
-        f"on {devices}. To run it anew: mslearn experiment {name} --out again.json"
+        f"on {devices}. To run it anew: mslearn experiment {name} --out again.json",
+        88,
     )
