@@ -14,6 +14,7 @@ from mslearn.records import Log
 
 MOST = 10_000  # points of one timeline, about
 LAYER_SAMPLES = 400  # of one timeline, about
+COLUMNS = ("loss", "lr", "grad_norm")
 PATIENCE = 1.0  # seconds that a step of a long run may wait for its stretch to be full
 
 
@@ -40,12 +41,12 @@ class Stream:
         self._gap = max(1, steps // LAYER_SAMPLES)
         self._done, self._scored, self._sampled = 0, 0, 0
         self._sent, self._held, self._layers, self._last_layers = 0, 0, 0, -1
-        self._fresh, self._told_at = True, time.perf_counter()
+        self._fresh, self._told_at, self._newest = True, time.perf_counter(), -1
 
     def news(self, names: list[str], last: bool = False) -> News | None:
         """What is new; the first time also nothing, which takes the place of what was there before.
 
-        None where nothing is. `names` numbers the scores and grows; `last`: nothing will follow.
+        None where nothing is. `names` numbers the scores and grows; `last`: it stands still.
         """
         at = (self._sent, self._held, self._layers)
         news = News(at, self._points(last), self._scores(names), self._samples())
@@ -56,16 +57,19 @@ class Stream:
         end = len(self.log)
         if not last and time.perf_counter() < self._told_at + PATIENCE:
             end -= (end - self._done) % self._stretch
-        if end <= self._done:
-            return b""
-        self._told_at = time.perf_counter()
-        names = ("loss", "lr", "grad_norm")
-        columns = [np.array(self.log.column(name, self._done, end)) for name in names]
-        kept = extremes(columns[0], self._stretch)
-        table = np.stack([self._done + kept, *(column[kept] for column in columns)], axis=1)
+        losses = np.array(self.log.column("loss", self._done, end))
+        kept = self._done + extremes(losses, self._stretch)
+        newest = kept[-1] if len(kept) else self._newest
+        if last and newest < end - 1:  # a chart that stands still shows where the run stands
+            kept = np.append(kept, end - 1)
         self._done = end
+        if not len(kept):
+            return b""
+        self._told_at, self._newest = time.perf_counter(), kept[-1]
         self._sent += len(kept)
-        return table.astype("<f4").tobytes()
+        columns = [np.array(self.log.column(name, kept[0], end)) for name in COLUMNS]
+        table = [kept, *(column[kept - kept[0]] for column in columns)]
+        return np.stack(table, axis=1).astype("<f4").tobytes()
 
     def _scores(self, names: list[str]) -> bytes:
         found = array("f")

@@ -396,7 +396,19 @@ class TestLongRuns:
     def test_steps_of_a_stretch_not_yet_full_wait_until_the_end(self):
         stream = Stream(long_log(30), 100_000)  # 20 steps a stretch
         assert len(stream.news([]).points) == 2 * 16
-        assert len(stream.news([], last=True).points) == 2 * 16
+        assert array("f", stream.news([], last=True).points)[::4].tolist() == [20, 21, 29]
+
+    @pytest.mark.parametrize("steps", range(1, 41))
+    def test_a_chart_that_stands_still_has_the_last_step(self, steps):
+        for told in range(steps + 1):  # what the page had before the run was paused
+            stream = Stream(log := long_log(told), 100_000)
+            before = stream.news([]).points
+            for record in long_log(steps)[told:]:
+                log.append(record)
+            news = stream.news([], last=True)
+            shown = array("f", before + (news.points if news else b""))[::4].tolist()
+            assert shown[-1] == steps - 1 and shown == sorted(set(shown))
+            assert stream.news([], last=True) is None
 
 
 class TestSamples:
