@@ -27,8 +27,10 @@ TEXTS, VALID_BYTES = 2000, 16_000
 
 @functools.cache
 def bytes_of(split: str) -> Tokens:
-    """The first texts of a split, one id a byte."""
-    texts = "\n".join(each.text for each in data.load("wiki").split(split)[:TEXTS])
+    """Texts drawn from a whole split, one id a byte."""
+    documents = data.load("wiki").split(split)
+    drawn = np.random.default_rng(0).permutation(len(documents))[:TEXTS]  # they lie by topic
+    texts = "\n".join(documents[i].text for i in drawn)
     return Tokens(np.frombuffer(texts.encode(), np.uint8).astype(np.uint16), np.ones(256, int))
 
 
@@ -82,7 +84,7 @@ def counting_bytes() -> dict:
 
 def experiment(store: Store, base: Path | None = None) -> None:
     """Every depth, place and rate for every seed, and the baseline; `base` is not used."""
-    texts = data.load("wiki").sha256[:16]
+    texts = f"{TEXTS} drawn from {data.load('wiki').sha256[:16]}"
     store.cell("counting", {"texts": texts}, counting_bytes)
     for depth in DEPTHS:
         for place in PLACES:

@@ -76,7 +76,8 @@ def draw(*columns: list[Step], titles: tuple[str, ...]) -> "Figure":
         for height, step in enumerate(column):
             _box(panel, height, step)
             for source in step.inputs:
-                _arrow(panel, source, height)
+                _arrow(panel, column, source, height)
+        _arrow(panel, column, len(column) - 1, len(column))
     return fig
 
 
@@ -92,11 +93,19 @@ def _box(panel: "Axes", height: int, step: Step) -> None:
     panel.text(0.08, height + 0.5, shape, ha="left", va="center", fontsize=7, color=plot.INK)
 
 
-def _arrow(panel: "Axes", source: int, target: int) -> None:
-    style = {"arrowprops": {"arrowstyle": "-|>", "color": plot.INK, "linewidth": 0.9}}
+def _half(step: Step) -> float:
+    """Half the height of a step's box, which holds one line of text or two."""
+    return 0.28 if step.n_params else 0.14
+
+
+def _arrow(panel: "Axes", column: list[Step], source: int, target: int) -> None:
+    """From a box to another one, or from the last box out of the picture."""
+    style = {"arrowstyle": "-|>", "color": plot.INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
     if target == source + 1:
-        panel.annotate("", xy=(0, target - 0.3), xytext=(0, source + 0.3), **style)
+        end = target - (_half(column[target]) if target < len(column) else 0.25)
+        start = source + _half(column[source])
+        panel.annotate("", xy=(0, end), xytext=(0, start), arrowprops=style)
         return
     side, start = -1.9, source + 0.4
     panel.plot([0, side, side], [start, start, target], color=plot.INK, linewidth=0.9, ls="-")
-    panel.annotate("", xy=(-0.2, target), xytext=(side, target), **style)
+    panel.annotate("", xy=(-0.1, target), xytext=(side, target), arrowprops=style)

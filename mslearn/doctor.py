@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -12,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ class Finding:
     fault: str = ""
 
     def __str__(self) -> str:
-        return f"{'!' if self.fault else ' '} {self.name:<10} {self.value}".rstrip()
+        line = f"{'!' if self.fault else ' '} {self.name:<10} {self.value}"
+        return textwrap.fill(line, 88, subsequent_indent=" " * 13, break_on_hyphens=False)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +90,8 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    facts = {
-        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
-    }
+    parts = (line.partition(":") for line in lines)
+    facts = {key.strip(): value.strip() for key, _, value in parts}
     flags = (facts.get("flags") or facts.get("Features", "")).split()
     names = [flag for flag in CPU_FLAGS if flag in flags]
     return " ".join([facts.get("model name", platform.machine()), *names])
