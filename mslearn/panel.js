@@ -56,13 +56,17 @@ function showWords(parts, view, family, setup) {
   const text = note ? `${phase}: ${note}` : `${phase}, rate ${by}`;
   if (parts.phase.textContent !== text && !parts.root.querySelector("[aria-invalid=true]")) parts.phase.textContent = text;
   mark(parts.root, { "data-phase": phase });
-  if (!n) return undefined;
+  parts.canvas.dataset.points = n;
+  parts.canvas.dataset.step = n ? line.step[n - 1] + 1 : 0;
+  if (!n) { // before the first step, or back there
+    parts.numbers.textContent = `step 0 of ${setup.steps}`;
+    parts.canvas.setAttribute("aria-label", `${setup.title}: no step yet`);
+    return undefined;
+  }
   const step = line.step[n - 1] + 1, loss = line.loss[n - 1], rate = line.rate[n - 1], [tokens, left] = view.pace;
   const state = `step ${step} of ${setup.steps}, loss ${loss.toFixed(3)}, rate ${show(rate)}`;
   const speed = tokens ? `${Math.round(tokens).toLocaleString("en")} tokens/s · ` : "";
   parts.numbers.textContent = `step ${step} of ${setup.steps} · loss ${loss.toFixed(3)} · rate ${show(rate)} · ${speed}${clock(left)} left`;
-  parts.canvas.dataset.points = n;
-  parts.canvas.dataset.step = step;
   const tree = family.lines.size > 1 ? `${family.current}, one of ${plural(family.lines.size, "timeline")}: ` : "";
   parts.canvas.setAttribute("aria-label", `${setup.title}: ${tree}${state}`);
   return rate;

@@ -111,7 +111,7 @@ class Panel:
             buffers = [buffer for _, each in new for buffer in each[1:]]
             self.widget.send({"kind": "run", **changes}, buffers=buffers)
 
-    def _of(self, name: str, last: bool) -> Any:
+    def _of(self, name: str, still: bool) -> Any:
         """What is new of a timeline. One that went back in time has another log: all of it."""
         line = self.run.family.timelines.get(name)
         if line is None:  # dropped just now
@@ -119,7 +119,7 @@ class Panel:
         stream = self._streams.get(name)
         if stream is None or stream.log is not line.log:
             stream = self._streams[name] = Stream(line.log, self.steps)
-        return stream.news(self._names, last)
+        return stream.news(self._names, still)
 
     def _changes(self, phase: str, note: str, everything: bool) -> dict[str, Any]:
         """What has changed of the run, beside its points."""

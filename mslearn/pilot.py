@@ -8,8 +8,7 @@ from mslearn.browser import Notebook
 
 CLOCK = """() => {
   window.released = [];
-  const now = () => (performance.timeOrigin + performance.now()) / 1000;
-  document.addEventListener("pointerup", () => window.released.push(now()), true);
+  document.addEventListener("pointerup", () => window.released.push(Date.now() / 1000), true);
 }"""
 SEEN = "n => Number(document.querySelector('canvas[data-points]')?.dataset.points) > n"
 STEP = "n => Number(document.querySelector('canvas[data-points]')?.dataset.step) >= n"
@@ -33,12 +32,12 @@ def drag(page: Any, share: float, name: str = "Learning rate") -> None:
     box = slider.bounding_box()
     place, low, high = slider.evaluate("s => [Number(s.value), Number(s.min), Number(s.max)]")
     handle = 8  # half its width in pixels: its middle stays that far from either end
-    x = [box["x"] + handle + part * (box["width"] - 2 * handle) for part in (0, 1)]
-    now = x[0] + (place - low) / (high - low) * (x[1] - x[0])
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(now, y)
+    way, middle = box["width"] - 2 * handle, box["height"] / 2
+    now = handle + (place - low) / (high - low) * way
+    slider.hover(position={"x": now, "y": middle})  # once it stands still and nothing covers it
+    box = slider.bounding_box()
     page.mouse.down()
-    page.mouse.move(x[0] + share * (x[1] - x[0]), y, steps=6)
+    page.mouse.move(box["x"] + handle + share * way, box["y"] + middle, steps=6)
     page.mouse.up()
 
 

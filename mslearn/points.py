@@ -31,7 +31,8 @@ class Stream:
     """One timeline's log on its way to the page, which is told only what it has not heard.
 
     Of a run longer than `MOST` steps only the least and the greatest loss of each stretch are sent:
-    a chart some hundred pixels wide shows no more. A stretch is cut short where it takes long.
+    a chart some hundred pixels wide shows no more. A stretch is cut short where it takes long. Of a
+    run that stands, the newest step is sent too.
     """
 
     def __init__(self, log: Log, steps: int) -> None:
@@ -43,24 +44,24 @@ class Stream:
         self._sent, self._held, self._layers, self._last_layers = 0, 0, 0, -1
         self._fresh, self._told_at, self._newest = True, time.perf_counter(), -1
 
-    def news(self, names: list[str], last: bool = False) -> News | None:
+    def news(self, names: list[str], still: bool = False) -> News | None:
         """What is new; the first time also nothing, which takes the place of what was there before.
 
-        None where nothing is. `names` numbers the scores and grows; `last`: it stands still.
+        None where nothing is. `names` numbers the scores and grows; `still`: the run stands.
         """
         at = (self._sent, self._held, self._layers)
-        news = News(at, self._points(last), self._scores(names), self._samples())
+        news = News(at, self._points(still), self._scores(names), self._samples())
         fresh, self._fresh = self._fresh, False
         return news if fresh or any(news[1:]) else None
 
-    def _points(self, last: bool) -> bytes:
+    def _points(self, still: bool) -> bytes:
         end = len(self.log)
-        if not last and time.perf_counter() < self._told_at + PATIENCE:
+        if not still and time.perf_counter() < self._told_at + PATIENCE:
             end -= (end - self._done) % self._stretch
         losses = np.array(self.log.column("loss", self._done, end))
         kept = self._done + extremes(losses, self._stretch)
         newest = kept[-1] if len(kept) else self._newest
-        if last and newest < end - 1:  # a chart that stands still shows where the run stands
+        if still and newest < end - 1:
             kept = np.append(kept, end - 1)
         self._done = end
         if not len(kept):

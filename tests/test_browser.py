@@ -31,8 +31,12 @@ CELLS = (
     EVENTS,
 )
 WRITES = "live = Live(run, 20_000, sample=lambda model: 'It was the best', sample_every=20)"
-DRAWN = """same =>
-  same === (document.querySelector("canvas[data-points]").toDataURL() === window.alone)"""
+AS_BEFORE = """yes =>
+  yes === (document.querySelector("canvas[data-points]").toDataURL() === window.before)"""
+BRIGHT = """yes => {
+  const ink = getComputedStyle(document.querySelector("canvas[data-points]")).color;
+  return yes === ink.match(/[\\d.]+/g).slice(0, 3).every(part => Number(part) > 180);
+}"""
 DARK = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 
 
@@ -116,12 +120,16 @@ class TestControls:
         )
         assert shares.count() == 2
         flight.page.get_by_text("the rest", exact=True).wait_for()  # a group goes by its name
+        flight.button("Pause").click()
+        flight.says("^paused")
         shares.nth(1).fill("0")
         shares.nth(1).press("Enter")
         flight.page.screenshot(path=SHOTS / "groups.png")
-        flight.reach(flight.step + 3)  # of two changes within one step only the last counts
+        held = flight.step
+        flight.button("One step").click()
+        flight.reach(held + 1)  # with it, for of two changes in one step only the last counts
         flight.button("As planned").click()
-        flight.reach(flight.step + 3)
+        flight.button("Resume").click()
         flight.page.get_by_text("Rates of the parameter groups").click()
 
     def test_nonsense_in_the_field_is_refused_in_words(self, flight):
@@ -134,7 +142,7 @@ class TestControls:
 
     def test_pause_holds_the_chart_one_step_is_one_and_resume_lets_it_go_on(self, flight):
         flight.button("Pause").click()
-        flight.says("^paused")  # no step is under way, and the chart has them all
+        flight.says("^paused")  # no step is under way, and the chart has the newest
         held = flight.step
         flight.button("One step").click()
         flight.reach(held + 1)
@@ -180,16 +188,14 @@ class TestControls:
             flight.button(view).click()
         flight.button("Pause").click()
         flight.says("^paused")
-        flight.page.wait_for_timeout(1_000)  # in which the last of it is drawn
         box = flight.chart.bounding_box()
         assert box["height"] > before + 200
-        alone = flight.chart.evaluate("canvas => canvas.toDataURL()")
-        flight.page.evaluate("alone => { window.alone = alone; }", alone)
+        flight.chart.evaluate("canvas => { window.before = canvas.toDataURL(); }")
         flight.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60)
-        flight.page.wait_for_function(DRAWN, arg=False)  # the values under the mouse
+        flight.page.wait_for_function(AS_BEFORE, arg=False)  # the values under the mouse
         flight.page.screenshot(path=SHOTS / "layers.png")
         flight.page.mouse.move(5, 5)
-        flight.page.wait_for_function(DRAWN, arg=True)
+        flight.page.wait_for_function(AS_BEFORE, arg=True)
         flight.button("Resume").click()
         for view in ("Gradient", "Layers", "Log loss", "Log steps"):
             flight.button(view).click()
@@ -199,13 +205,10 @@ class TestControls:
         written.get_by_text("It was the best").first.wait_for()
 
     def test_dark_pages_have_a_light_ink(self, flight):
-        flight.page.evaluate(DARK, "JupyterLab Dark")
-        flight.page.wait_for_timeout(500)
-        ink = flight.chart.evaluate("canvas => getComputedStyle(canvas).color")
-        flight.page.screenshot(path=SHOTS / "dark.png")
-        flight.page.evaluate(DARK, "JupyterLab Light")
-        flight.page.wait_for_timeout(1_000)  # the page is laid out anew
-        assert min(float(part) for part in re.findall(r"[\d.]+", ink)[:3]) > 180
+        for theme, dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
+            flight.page.evaluate(DARK, theme)
+            flight.page.wait_for_function(BRIGHT, arg=dark)
+            flight.page.screenshot(path=SHOTS / f"{'dark' if dark else 'light'}.png")
 
     def test_each_move_of_the_mouse_is_one_event_in_use_before_the_next(self, flight):
         released, chosen = move(flight, MOVES)
@@ -243,6 +246,8 @@ class TestTheDrivenRun:
 
     def test_the_time_line_is_dragged_back_and_the_run_rewinds(self, flight):
         flight.reach(flight.step + 20)
+        flight.button("Pause").click()
+        flight.says("^paused")  # nothing moves under the mouse, and the run cannot catch up
         step = flight.step
         drag(flight.page, 0.2, "Time line")
         flight.button("Rewind to step").wait_for()
@@ -251,6 +256,7 @@ class TestTheDrivenRun:
         flight.page.wait_for_function(
             "n => Number(document.querySelector('canvas[data-points]').dataset.step) < n", arg=step
         )
+        flight.button("Resume").click()
 
     def test_a_branch_from_before_goes_on_gently_beside_it(self, flight):
         flight.reach(80)
@@ -261,6 +267,7 @@ class TestTheDrivenRun:
         flight.button("Branch from step").click()
         flight.table.get_by_role("rowheader", name="gentle").wait_for()
         drag(flight.page, 0.55)
+        flight.chart_says(rate_pattern(5.62e-3))
         flight.reach(int(numbers(flight, "main")[1]) + 150)  # well past where the other was left
         flight.page.screenshot(path=SHOTS / "5-branch.png")
 
@@ -339,14 +346,14 @@ class TestFaults:
     def test_two_tabs_show_the_same_and_either_may_drive(self, flight):
         flight.save()  # what the other tab opens is the file
         other = flight.page.context.new_page()
+        other.set_default_timeout(60_000)
         try:
             other.goto(flight.page.url.replace("auto-course", "auto-second"))
             theirs = other.get_by_role("slider", name="Learning rate", exact=True)
             theirs.wait_for()
             drag(other, 0.4)
-            rate = float(other.get_by_role("textbox", name="Learning rate, typed").input_value())
-            flight.chart_says(rate_pattern(rate))
-            assert float(flight.typed.input_value()) == rate
+            flight.chart_says(rate_pattern(1e-3))
+            assert float(flight.typed.input_value()) == 1e-3
         finally:
             other.close()
 
@@ -414,6 +421,7 @@ def test_a_prediction_is_drawn_before_the_run_and_lies_on_its_chart(browser, lab
     pilot = Pilot(browser, lab, "guess.ipynb", cells)
     pilot.open("auto-guess")
     pilot.run(0)
+    pilot.chart_says("nothing is predicted yet")  # it has been drawn
     box = pilot.chart.bounding_box()
     for share, height in ((0.09, 40), (0.3, 120), (0.6, 160), (0.97, 170)):
         pilot.page.mouse.move(box["x"] + share * box["width"], box["y"] + height)
@@ -423,7 +431,6 @@ def test_a_prediction_is_drawn_before_the_run_and_lies_on_its_chart(browser, lab
     pilot.run(1)
     pilot.more_points(20)
     pilot.page.screenshot(path=SHOTS / "predicted.png")
-    pilot.button("Stop").click()
     pilot.run(2)
     pilot.run(3)
     assert "Predicted was" in pilot.picture.get_attribute("alt")

@@ -381,7 +381,7 @@ def long_log(steps: int) -> Log:
 class TestLongRuns:
     def test_as_many_points_are_sent_of_100_000_steps_as_of_10_000(self):
         stream, names, sent = Stream(log := long_log(100_000), len(log)), [], b""
-        while news := stream.news(names, last=True):
+        while news := stream.news(names, still=True):
             sent += news.points
         assert MOST - 10 <= len(sent) / 16 <= 1.01 * MOST
 
@@ -396,7 +396,7 @@ class TestLongRuns:
     def test_steps_of_a_stretch_not_yet_full_wait_until_the_end(self):
         stream = Stream(long_log(30), 100_000)  # 20 steps a stretch
         assert len(stream.news([]).points) == 2 * 16
-        assert array("f", stream.news([], last=True).points)[::4].tolist() == [20, 21, 29]
+        assert array("f", stream.news([], still=True).points)[::4].tolist() == [20, 21, 29]
 
     @pytest.mark.parametrize("steps", range(1, 41))
     def test_a_chart_that_stands_still_has_the_last_step(self, steps):
@@ -405,10 +405,10 @@ class TestLongRuns:
             before = stream.news([]).points
             for record in long_log(steps)[told:]:
                 log.append(record)
-            news = stream.news([], last=True)
+            news = stream.news([], still=True)
             shown = array("f", before + (news.points if news else b""))[::4].tolist()
             assert shown[-1] == steps - 1 and shown == sorted(set(shown))
-            assert stream.news([], last=True) is None
+            assert stream.news([], still=True) is None
 
 
 class TestSamples:
