@@ -35,7 +35,8 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"{'!' if self.fault else ' '} {self.name:<10} {self.value}"
-        return textwrap.fill(line, 88, subsequent_indent=" " * 13, break_on_hyphens=False)
+        whole = {"break_long_words": False, "break_on_hyphens": False}  # a path can be copied
+        return textwrap.fill(line, 88, subsequent_indent=" " * 13, **whole)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -115,10 +116,9 @@ def packages() -> Iterator[Finding]:
             continue
         version = installed(wanted.name)
         if version is None or not wanted.specifier.contains(version, prereleases=True):
-            fault = (
-                f"{wanted.name} is {version or 'missing'}, needed is {wanted.specifier}: {SETUP}"
-            )
-            yield Finding(wanted.name, version or "missing", fault)
+            found, needed = version or "missing", wanted.specifier
+            fault = f"{wanted.name} is {found}, needed is {needed}: {SETUP}"
+            yield Finding(wanted.name, found, fault)
         elif version.split("+")[0] not in pinned.get(wanted.name, {version}):
             off_lock.append(f"{wanted.name} {version}")
     yield Finding("packages", f"off the lock: {', '.join(off_lock) or 'none'}")

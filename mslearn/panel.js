@@ -59,8 +59,8 @@ function showWords(parts, view, family, setup) {
   parts.canvas.dataset.points = n;
   parts.canvas.dataset.step = n ? line.step[n - 1] + 1 : 0;
   if (!n) { // before the first step, or back there
-    parts.numbers.textContent = `step 0 of ${setup.steps}`;
-    parts.canvas.setAttribute("aria-label", `${setup.title}: no step yet`);
+    write(parts.numbers, `step 0 of ${setup.steps}`);
+    mark(parts.canvas, { "aria-label": `${setup.title}: no step yet` });
     return undefined;
   }
   const step = line.step[n - 1] + 1, loss = line.loss[n - 1], rate = line.rate[n - 1], [tokens, left] = view.pace;

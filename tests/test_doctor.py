@@ -149,6 +149,13 @@ def test_a_check_that_breaks_is_reported_and_the_others_go_on():
     assert finding.name == "python"
 
 
+def test_a_long_finding_is_wrapped_and_a_long_path_stays_whole():
+    path = "/" + "folder-of-somebody/" * 9
+    _, second, *_ = lines = str(doctor.Finding("program", f"python of {path}")).split("\n")
+    assert second.strip() == path and second.startswith(" " * 13) and len(lines) == 2
+    assert all(len(line) <= 88 for line in str(doctor.Finding("x", "some words " * 40)).split("\n"))
+
+
 @pytest.mark.parametrize(("fault", "status"), [("mend it", 1), ("", 0)])
 def test_the_exit_status_says_whether_something_is_wrong(fault, status, capsys):
     assert doctor.report([doctor.Finding("x", "y", fault)]) == status
